@@ -1,0 +1,328 @@
+"""Write the reference pages in ``docs/`` from the code they describe; ``--check`` only says which are out of date.
+
+A test compares them, so a setting, command, error, action, provider or route without its line fails the build.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+from cyclopts import App
+from cyclopts.argument import Argument
+from pydantic import SecretStr
+
+from ownkey import errors
+from ownkey.access import LOWEST_ROLE
+from ownkey.accounts.api_tokens import SCOPES
+from ownkey.api.urls import PREFIX, ROUTES
+from ownkey.cli.main import app
+from ownkey.errors import OwnkeyError
+from ownkey.gateway.dialects.error_shapes import ERROR_WORDS
+from ownkey.plans import DEFAULT_CATALOGUE, Plan
+from ownkey.providers.registry import PROVIDERS
+from ownkey.settings import SECRETS_DIR_VARIABLE, Settings
+
+FOLDER = Path(__file__).parent.parent / "docs"
+_MADE = "<!-- Written by scripts/docs.py from the code: change that, then run it. -->"
+
+
+def configuration() -> str:
+    """Every setting, from ``settings.py``."""
+    return f"""{_MADE}
+# Settings
+
+Each setting is an environment variable. Without it, the line in `.env` in the working directory counts; without
+that, a file of the setting's name in the folder that `{SECRETS_DIR_VARIABLE}` names (as container secrets are
+mounted); without that, the default. `ownkey settings` prints what is in force and where it comes from, secrets
+masked. A wrong value stops the program at its start and is named.
+
+{_table(("name", "default", "meaning"), _settings())}
+
+`<PROVIDER>` is the provider's slug in capitals, such as `OPENAI`; see [providers](providers.md).
+
+## Plans
+
+Without `OWNKEY_PLANS_FILE` there are these plans:
+
+{_table(("plan", "tokens a month", "workspaces", "members", "API", "a month", "a year", "extra seat"), _plans())}
+
+The file replaces all of them. It has one table for each plan, cheapest first:
+
+```toml
+[plans.free]
+name = "Free"
+monthly_tokens = 100_000          # shared by the whole organization, each calendar month (UTC)
+workspaces = 1                    # leave out: unlimited
+included_members = 1              # more are extra seats; leave out: unlimited
+api_access = false                # whether API tokens work
+
+[plans.team]
+name = "Team"
+monthly_tokens = 2_000_000
+api_access = true
+monthly_requests_per_token = 100_000
+month_price_cents = 2_900
+year_price_cents = 29_000
+seat_price_cents = 500
+currency = "USD"
+
+[plans.team.weights]              # how much a token of a kind counts; each is 1 unless stated
+cached_input = 0.1                # the kinds: input, cached_input, cache_write, output
+```
+
+An organization on a plan that is not in the file any more is refused until it has another one
+(`ownkey plans set`).
+
+## Key encryption keys
+
+A key is 32 random bytes in base64; `ownkey vault new-key` prints one. The first seals, all open. On the embedded
+database, without either setting, the first start makes the file `vault-keys` in the data directory, says so, and
+never makes another one beside stored keys. On PostgreSQL one must be given, the same on every node. To rotate, put
+a new key in front, restart, run `ownkey vault rotate`, and take the old one out when nothing failed.
+
+**Keep a copy apart from the database's backups.** Without it stored provider keys cannot be opened by anyone, and
+each organization has to connect its keys again.
+"""
+
+
+def roles() -> str:
+    """Who may do what, from ``access.LOWEST_ROLE``."""
+    rows = [(f"`{action.value}`", role.label if role else "the operator only") for action, role in LOWEST_ROLE.items()]
+    return f"""{_MADE}
+# Who may do what
+
+Roles rank user, developer, admin, owner; each may do what those below may. A role is held in a workspace; the owner
+is the organization's, one person, above all its workspaces. The operator, at the command line of the machine, may do
+everything and is recorded like anyone. Each action is also the word that the audit log has for it.
+
+{_table(("action", "from role"), rows)}
+
+Besides: nobody changes their own role, and owner is not a role to give. With `OWNKEY_KEYS_MANAGED_BY=owner` the
+`provider_key` actions are the owner's alone. An API token acts with the role that whoever made it has at that
+moment, as far as its scopes reach; below developer it rests.
+"""
+
+
+def error_codes() -> str:
+    """Every error a caller can see, from ``errors.py`` and the dialects' words for them."""
+    return f"""{_MADE}
+# Errors
+
+`code` is the stable name: programs should look at it, not at the sentence. The gateway answers in the shape of the
+provider's own API, so that an official SDK raises its own exception; everywhere else an error is a problem document
+(`application/problem+json`, RFC 9457) with `code`, or a page for a person.
+
+{_table(("code", "status", "OpenAI `type`", "Anthropic `type`", "Gemini `status`", "sentence"), _errors())}
+
+Shapes, with the same `code` in each:
+
+- OpenAI: `{{"error": {{"message", "type", "param", "code"}}}}`
+- Anthropic: `{{"type": "error", "error": {{"type", "message", "code"}}, "request_id"}}`
+- Gemini: `{{"error": {{"code", "message", "status", "details": [{{"reason": code}}]}}}}`
+
+Three that are never confused: `not_authenticated` is the caller's token, `allowance_exhausted` the organization's
+tokens of the month (with `Retry-After` and `x-should-retry: false`, because trying again this month is hopeless),
+`provider_key_rejected` the organization's own key at its provider. A provider's own errors pass through with status
+and body, the key taken out; only a refused key of the organization becomes `provider_key_rejected`, and a refused key
+of the operator `provider_failed`. After the first byte of a reply an error is an event of the dialect, and the stream
+ends without its mark of a good end.
+"""
+
+
+def commands() -> str:
+    """The command line, from the commands themselves."""
+    return f"""{_MADE}
+# Commands
+
+They act on the database that the [settings](configuration.md) name, also while it is being served, and bring an empty
+embedded one into being. They are recorded in the audit log as the operator's. `ORG` is an id or a slug. With `--json`
+they print exactly one JSON document. They exit 0 when done, 1 when refused, with one sentence on standard error, and 2
+when they were not understood.
+
+{"".join(_command_sections(app, "ownkey", 2)).rstrip()}
+"""
+
+
+def providers() -> str:
+    """What can be reached, from ``providers/registry.py``."""
+    rows = [
+        (
+            p.name,
+            f"`{p.slug}`",
+            f"`{{public}}/{p.slug}{p.sdk_path}`",
+            f"`{p.base_url}`",
+            {"openai": "OpenAI", "anthropic": "Anthropic", "gemini": "Gemini"}[p.dialect],
+            ", ".join(capability.value for capability in p.capabilities),
+            f"[console]({p.console_url})",
+        )
+        for p in PROVIDERS.values()
+    ]
+    header = ("provider", "slug", "base URL for an SDK", "stands for", "dialect", "makes", "keys come from")
+    return f"""{_MADE}
+# Providers
+
+`{{public}}/<slug>` stands for the provider's `https://host`, and everything after it is the provider's own path. So
+the base URL is the only thing that a program changes; its API token goes where the SDK sends its key.
+
+{_table(header, rows)}
+
+An organization can connect a key of its own for each of them. On the allowance run those for which the operator has
+set `OWNKEY_PLATFORM_KEY_<PROVIDER>`. Adding a provider is adding a row to `providers/registry.py`.
+"""
+
+
+def management_api() -> str:
+    """The routes under ``/api/v1``, from ``api/urls.py``."""
+    rows = [
+        (
+            f"`{route.method} {route.path}`",
+            f"`{route.scope}`" if route.scope else "any token",
+            f"`{route.needs.value}`",
+            (route.handler.__doc__ or "").splitlines()[0],
+        )
+        for route in ROUTES
+    ]
+    return f"""{_MADE}
+# Management API
+
+What the settings pages do, for programs. Paths are below `{PREFIX}`; the full description is the OpenAPI document at
+`{PREFIX}/openapi.json`. A request carries an API token, `Authorization: Bearer ownkey_…`, whose scope reaches the
+route and whose maker may do the action (see [roles](roles.md)): what a role may not do on a page it may not do here.
+
+{_table(("route", "scope", "action", "does"), rows)}
+
+Bodies are JSON; a member that a request does not have is refused. Lists are `{{"items": […], "next": …}}`; where
+`next` is not null, ask on with it as the route's `since` or `before`. Errors are problem documents, see
+[errors](errors.md). API tokens are made by people, under Settings → Developer, and by the operator: no token makes
+another.
+
+## Scopes
+
+{_table(("scope", "allows"), [(f"`{name}`", sentence) for name, sentence in SCOPES.items()])}
+"""
+
+
+DOCUMENTS: Mapping[str, Callable[[], str]] = {
+    "configuration.md": configuration,
+    "roles.md": roles,
+    "errors.md": error_codes,
+    "commands.md": commands,
+    "providers.md": providers,
+    "management-api.md": management_api,
+}
+
+
+def outdated() -> Sequence[str]:
+    """The documents that are not what the code says."""
+    return [
+        name
+        for name, write in DOCUMENTS.items()
+        if not (FOLDER / name).exists() or (FOLDER / name).read_text() != write()
+    ]
+
+
+def _command_sections(group: App, path: str, level: int) -> Iterator[str]:
+    for name in group:
+        command = group[name]
+        if name.startswith("-"):
+            continue
+        yield f"{'#' * level} {path} {name}\n\n"
+        if command.default_command is None:
+            yield f"{command.help}\n\n"
+        else:
+            yield _command(command, f"{path} {name}")
+        yield from _command_sections(command, f"{path} {name}", level + 1)
+
+
+def _command(command: App, path: str) -> str:
+    arguments = [argument for argument in command.assemble_argument_collection() if argument.show]
+    described = [argument for argument in arguments if argument.name != "--json"]
+    usage = " ".join([path, *map(_usage, arguments)])
+    lines = [f"* `{argument.name}`: {argument.parameter.help}{_default(argument)}\n" for argument in described]
+    text = inspect.cleandoc(command.default_command.__doc__ or "")
+    return f"```console\n{usage}\n```\n\n{text}\n\n{''.join(lines)}{chr(10) if lines else ''}"
+
+
+def _usage(argument: Argument) -> str:
+    if not argument.name.startswith("-"):
+        return argument.name
+    choices = argument.get_choices()
+    value = "" if argument.hint is bool else f" {'|'.join(choices) if choices else argument.name[2:].upper()}"
+    return f"{argument.name}{value}" if argument.required else f"[{argument.name}{value}]"
+
+
+def _default(argument: Argument) -> str:
+    default = argument.field_info.default
+    if argument.required or default is None or isinstance(default, bool):
+        return ""
+    return f" Default `{' '.join(default) if isinstance(default, tuple) else default}`."
+
+
+def _settings() -> Iterator[tuple[str, str, str]]:
+    for field, info in Settings.model_fields.items():
+        name = {"platform_keys": "PLATFORM_KEY_<PROVIDER>", "base_urls": "BASE_URL_<PROVIDER>"}.get(
+            field, field.upper()
+        )
+        meaning = info.description or ""
+        if get_origin(info.annotation) is Literal:
+            meaning += f" One of {', '.join(f'`{choice}`' for choice in get_args(info.annotation))}."
+        if SecretStr in (info.annotation, *get_args(info.annotation)) or field == "platform_keys":
+            meaning += " *Secret.*"
+        default = info.default if info.default not in (None, "", {}) else "–"
+        yield f"`OWNKEY_{name}`", f"`{default}`" if default != "–" else "–", meaning
+    yield f"`{SECRETS_DIR_VARIABLE}`", "–", "A folder with a file for each setting, named like it. Environment only."
+
+
+def _plans() -> Iterator[Sequence[str]]:
+    def price(plan: Plan, cents: int) -> str:
+        return f"{cents / 100:,.0f} {plan.currency}" if cents else "–"
+
+    for plan in DEFAULT_CATALOGUE.values():
+        yield (
+            f"`{plan.code}` {plan.name}",
+            f"{plan.monthly_tokens:,}",
+            str(plan.workspaces or "unlimited"),
+            str(plan.included_members or "unlimited"),
+            "yes" if plan.api_access else "no",
+            price(plan, plan.month_price_cents),
+            price(plan, plan.year_price_cents),
+            price(plan, plan.seat_price_cents),
+        )
+
+
+def error_classes() -> Sequence[type[OwnkeyError]]:
+    """Every class of ``errors.py`` that has a code of its own, by status."""
+    found = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, OwnkeyError)]
+    return sorted((kind for kind in found if kind is not OwnkeyError), key=lambda kind: (kind.status, kind.code))
+
+
+def _errors() -> Iterator[Sequence[str]]:
+    for kind in error_classes():
+        words = ERROR_WORDS.get(kind.code)
+        shown = [f"`{word}`" for word in words] if words else ["–"] * 3
+        yield f"`{kind.code}`", str(kind.status), *shown, kind.sentence
+
+
+def _table(header: Sequence[str], rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def main() -> int:
+    """Write the documents, or with ``--check`` name those that are out of date."""
+    wrong = outdated()
+    if "--check" not in sys.argv:
+        FOLDER.mkdir(exist_ok=True)
+        for name in wrong:
+            (FOLDER / name).write_text(DOCUMENTS[name]())
+    for name in wrong:
+        print(f"docs/{name}")
+    return 1 if wrong and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""What every test gets: a clean environment, no network, an event loop; and the fixtures, by subject."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import uvloop
+
+pytest_plugins = [
+    "tests.fixtures.missing",  # first: others import it
+    "tests.fixtures.network",
+    "tests.fixtures.time_limit",
+    "tests.fixtures.browser",
+    "tests.fixtures.postgres",
+    "tests.fixtures.databases",
+    "tests.fixtures.recordings",
+    "tests.fixtures.passwords",
+]
+
+_MEANT_FOR_TESTS = {"OWNKEY_CHROMIUM", "OWNKEY_RECORDINGS"}
+
+
+def pytest_configure() -> None:
+    """Forget settings of the developer's shell: a test says itself what it needs."""
+    for name in list(os.environ):
+        foreign = name.startswith(("OWNKEY_", "PG")) or name.upper().endswith("_PROXY")
+        if foreign and name not in _MEANT_FOR_TESTS:
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """The loop the product runs on."""
+    return "asyncio", {"loop_factory": uvloop.new_event_loop}
