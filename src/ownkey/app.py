@@ -1,0 +1,213 @@
+"""The composition root: settings become a node, the node an application; started and stopped here."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+
+import structlog
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from prometheus_client import start_http_server
+
+from ownkey import housekeeping
+from ownkey.api.urls import mount as mount_api
+from ownkey.db import schema
+from ownkey.db.engine import Database, database_url
+from ownkey.errors import Unavailable
+from ownkey.gateway.listener import listener_factory
+from ownkey.gateway.relay import Relay
+from ownkey.ids import new_id
+from ownkey.mail import Mailer
+from ownkey.metering.postgres_store import PostgresStore
+from ownkey.metering.sqlite_store import SqliteStore
+from ownkey.metering.store import Store
+from ownkey.metering.writer import Writer
+from ownkey.node import Node
+from ownkey.plans import read_catalogue
+from ownkey.settings import Settings
+from ownkey.vault import provider_keys
+from ownkey.vault.keyring import KeyRing
+from ownkey.web.urls import mount as mount_web
+
+log = structlog.get_logger(__name__)
+
+
+class Application:
+    """One running process: ``async with Application.open(settings)`` starts everything, and stops it in reverse."""
+
+    def __init__(self, node: Node, writer: Writer, relay: Relay, asgi: FastAPI) -> None:
+        self.node = node
+        self.writer = writer
+        self.relay = relay
+        self.asgi = asgi
+        self._jobs: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Application:
+        await self.writer.start()
+        self.node.db.turn = self.writer.turn
+        self.relay.start()
+        self._jobs = asyncio.create_task(housekeeping.run(self.node, self.writer, self.relay))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.relay.stop()
+        if self._jobs is not None:
+            self._jobs.cancel()
+            await asyncio.wait([self._jobs])
+        try:
+            async with asyncio.timeout(10):
+                await self.writer.stop()
+        except TimeoutError:
+            log.error("the database is away: what could not be written is left to the reservations' recovery")
+        await self.node.db.close()
+
+
+async def open_node(settings: Settings) -> Node:
+    """Everything one process holds, on a database that is up to date.
+
+    Migrates SQLite by itself. Raises ``Unavailable`` for an outdated or absent PostgreSQL, ``InvalidRequest`` for a
+    wrong plans file.
+    """
+    configured = settings.database_url.get_secret_value() if settings.database_url else None
+    url = database_url(settings.data_dir, configured)
+    embedded = url.get_backend_name() == "sqlite"
+    if embedded:
+        await asyncio.to_thread(schema.upgrade, url)
+    elif not await asyncio.to_thread(schema.is_current, url):
+        raise Unavailable("The database's schema is not up to date. Run 'ownkey migrate', then start again.")
+    catalogue = read_catalogue(settings.plans_file)
+    db = Database(url, settings.sqlite_synchronous)
+    sealed = await provider_keys.sealed_kek_ids(db)
+    keyring = KeyRing.load(settings, sealed_kek_ids=sealed, embedded=embedded)
+    if keyring.announcement:
+        log.info(keyring.announcement)
+    if keyring.locked_reason:
+        log.error("the vault is locked", reason=keyring.locked_reason)
+    return Node(settings, db, keyring, catalogue, Mailer(settings))
+
+
+async def open_application(settings: Settings) -> Application:
+    """The whole application, not yet started."""
+    node = await open_node(settings)
+    writer = Writer(partial(_open_store, node.db), node.catalogue, new_id("node"))
+    relay = Relay(node, writer)
+    asgi = FastAPI(title=settings.app_name, docs_url=None, redoc_url=None, openapi_url=None)
+    asgi.state.node, asgi.state.relay = node, relay
+    _mount_health(asgi, writer, relay)
+    mount_api(asgi)
+    mount_web(asgi)
+    return Application(node, writer, relay, asgi)
+
+
+def _mount_health(asgi: FastAPI, writer: Writer, relay: Relay) -> None:
+    """For load balancers: *live* while the process runs, *ready* while it should be sent requests."""
+
+    @asgi.get("/healthz/live", include_in_schema=False)
+    async def live() -> JSONResponse:
+        return JSONResponse({"status": "live"})
+
+    @asgi.get("/healthz/ready", include_in_schema=False)
+    async def ready() -> JSONResponse:
+        if relay.stopping or writer.down:
+            return JSONResponse({"status": "stopping" if relay.stopping else "the database is away"}, 503)
+        return JSONResponse({"status": "ready"})
+
+
+def _open_store(db: Database) -> Store:
+    if db.dialect == "sqlite":
+        return SqliteStore(str(db.url.database), db.synchronous)
+    return PostgresStore(db.url)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, but one that returns when a signal stops it.
+
+    uvicorn's own raises the signal again, which ends the process before running calls are settled and the database
+    is closed. A second signal does not wait for running replies.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGTERM and SIGINT while serving; in a thread other than the main one there are none to handle."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; at the second time, stop at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def server(application: Application) -> uvicorn.Server:
+    """The server of an application's port."""
+    settings = application.node.settings
+    return Server(
+        uvicorn.Config(
+            application.asgi,
+            http=listener_factory(application.relay),
+            ws="none",
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(settings.drain_timeout),
+        )
+    )
+
+
+async def serve(settings: Settings, sockets: list[socket.socket]) -> None:
+    """Serve on listening sockets until a signal says to stop; running replies get ``drain_timeout`` to finish."""
+    async with await open_application(settings) as application:
+        _serve_metrics(settings)
+        gc.collect()
+        gc.freeze()  # what is here now lives as long as the process: spare the collector the walk
+        await server(application).serve(sockets=sockets)
+
+
+def run(settings: Settings, host: str, port: int, *, reuse_port: bool = False) -> None:
+    """Serve on an address until SIGTERM or SIGINT. Raises ``OSError`` if the address is taken."""
+    listening = listen(host, port, reuse_port=reuse_port)
+    uvloop.run(serve(settings, [listening]))
+
+
+def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A listening socket; port 0 takes any free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listening.bind((host, port))
+    listening.listen(2048)
+    return listening
+
+
+def _serve_metrics(settings: Settings) -> None:
+    """Metrics are a help: if their address is taken, say so and go on."""
+    if not settings.metrics_address:
+        return
+    host, _, port = settings.metrics_address.rpartition(":")
+    try:
+        start_http_server(int(port), host.strip("[]"))
+    except OSError as error:
+        log.warning("metrics are not served", address=settings.metrics_address, cause=str(error))

@@ -1,0 +1,140 @@
+"""The append-only log of who did, or tried to do, what.
+
+Each entry carries a hash over itself and the entry before it, so that an edited or deleted one is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, insert, select, text
+from sqlalchemy.exc import DBAPIError
+
+from ownkey import clock
+from ownkey.access import Action, Actor
+from ownkey.db.engine import Database, Transaction
+from ownkey.db.tables import audit_entries
+from ownkey.errors import Unavailable
+
+# Any number will do as long as all nodes use the same: it names the lock that keeps the chain in one line.
+_CHAIN_LOCK = 7_310_579
+_START = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did, or was refused, what, when."""
+
+    id: int
+    organization_id: str | None
+    actor_kind: str
+    actor_id: str
+    actor_label: str
+    action: str
+    target: str
+    allowed: bool
+    detail: Mapping[str, Any]
+    created_at: datetime
+
+
+async def record(
+    tx: Transaction,
+    actor: Actor,
+    action: Action,
+    target: str,
+    *,
+    allowed: bool = True,
+    detail: Mapping[str, Any] | None = None,
+    organization_id: str | None = None,
+) -> None:
+    """Write an entry in the transaction of the change it tells of; ``organization_id`` defaults to the actor's.
+
+    ``detail`` holds names and numbers, never a secret. Raises ``Unavailable`` if the entry cannot be written, which
+    undoes the change.
+    """
+    try:
+        await _append(tx, actor, action, target, allowed, detail, organization_id)
+    except DBAPIError as error:
+        raise Unavailable("This could not be recorded in the audit log, so it was not done. Try again.") from error
+
+
+async def _append(
+    tx: Transaction,
+    actor: Actor,
+    action: Action,
+    target: str,
+    allowed: bool,
+    detail: Mapping[str, Any] | None,
+    organization_id: str | None,
+) -> None:
+    if tx.dialect.name == "postgresql":
+        await tx.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CHAIN_LOCK})
+    last = await tx.scalar(select(audit_entries.c.hash).order_by(audit_entries.c.id.desc()).limit(1))
+    values: dict[str, Any] = {
+        "organization_id": organization_id or actor.organization_id or None,
+        "actor_kind": actor.kind,
+        "actor_id": actor.id,
+        "actor_label": actor.label,
+        "action": action.value,
+        "target": target,
+        "allowed": allowed,
+        "detail": dict(detail or {}),
+        "created_at": clock.now().replace(microsecond=0),
+    }
+    await tx.execute(insert(audit_entries).values(hash=_chained(last or _START, values), **values))
+
+
+async def record_refusal(db: Database, actor: Actor, action: Action, target: str) -> None:
+    """Write that an actor tried what it may not do."""
+    async with db.transaction() as tx:
+        await record(tx, actor, action, target, allowed=False)
+
+
+async def entries(
+    db: Database,
+    organization_id: str,
+    *,
+    action: str | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> Sequence[AuditEntry]:
+    """An organization's entries, newest first; ``before`` is the id to page on from."""
+    query = select(audit_entries).where(audit_entries.c.organization_id == organization_id)
+    if action:
+        query = query.where(audit_entries.c.action == action)
+    if before:
+        query = query.where(audit_entries.c.id < before)
+    async with db.read() as tx:
+        rows = await tx.execute(query.order_by(audit_entries.c.id.desc()).limit(limit))
+        return [_entry(row) for row in rows]
+
+
+async def verify(db: Database) -> tuple[int, int | None]:
+    """Recompute the chain. Returns how many entries were good and the id of the first bad one, or None.
+
+    A deleted entry shows at the one after it. Entries deleted from the end cannot be seen here: compare
+    the count with one noted earlier, outside the database.
+    """
+    good, previous = 0, _START
+    async with db.read() as tx:
+        async for row in await tx.stream(select(audit_entries).order_by(audit_entries.c.id)):
+            values = {name: value for name, value in row._mapping.items() if name not in ("id", "hash")}
+            previous = _chained(previous, values)
+            if previous != row.hash:
+                return good, row.id
+            good += 1
+    return good, None
+
+
+def _chained(previous: str, values: Mapping[str, Any]) -> str:
+    told = {**values, "created_at": clock.rfc3339(values["created_at"])}
+    return hashlib.sha256((previous + json.dumps(told, sort_keys=True, ensure_ascii=True)).encode()).hexdigest()
+
+
+def _entry(row: Row[Any]) -> AuditEntry:
+    return AuditEntry(**{name: value for name, value in row._mapping.items() if name != "hash"})

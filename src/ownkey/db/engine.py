@@ -1,0 +1,121 @@
+"""Connections and transactions: the only place that knows SQLite from PostgreSQL for the pages' sake."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from ownkey.errors import InvalidRequest, Unavailable
+
+Transaction = AsyncConnection
+BUSY_SECONDS = 10
+
+
+def database_url(data_dir: Path, configured: str | None) -> URL:
+    """The database's address: the configured one, or SQLite in the data directory.
+
+    Raises ``ValueError`` for anything but SQLite and PostgreSQL.
+    """
+    url = make_url(configured) if configured else URL.create("sqlite", database=str(data_dir / "ownkey.db"))
+    backend = url.get_backend_name()
+    if backend in ("postgresql", "postgres"):
+        return url.set(drivername="postgresql+psycopg")
+    if backend == "sqlite" and url.database:
+        return url.set(drivername="sqlite")
+    raise ValueError("OWNKEY_DATABASE_URL must be postgresql://… or sqlite:///file")
+
+
+class Database:
+    """The application's database: ``read()`` sees, ``transaction()`` changes."""
+
+    def __init__(self, url: URL, synchronous: str = "FULL") -> None:
+        self.url = url
+        self.dialect = url.get_backend_name()
+        self.synchronous = synchronous
+        # While this process meters calls, a change waits its turn among their batches, so that its reply
+        # comes after every call admitted before it has been sent (see metering/writer.py).
+        self.turn: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext
+        self.engine = self._engine()
+
+    def _engine(self) -> AsyncEngine:
+        if self.dialect == "sqlite":
+            engine = create_async_engine(
+                self.url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=8, hide_parameters=True
+            )
+            event.listen(engine.sync_engine, "connect", self._prepare_sqlite)
+            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+            return engine
+        return create_async_engine(
+            self.url,
+            pool_size=5,
+            max_overflow=5,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 3},
+        )
+
+    def _prepare_sqlite(self, connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves: the driver's own is deferred
+        cursor = connection.cursor()
+        for pragma in sqlite_pragmas(self.synchronous):
+            cursor.execute(pragma)
+        cursor.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Everything inside is committed together, or nothing of it. Raises ``Unavailable`` without a database."""
+        async with self.turn():
+            with _translated():
+                async with self.engine.connect() as connection:
+                    await connection.execution_options(ownkey_write=True)
+                    async with connection.begin():
+                        yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """One consistent view, for reading only. Raises ``Unavailable`` without a database."""
+        with _translated():
+            async with self.engine.connect() as connection, connection.begin():
+                yield connection
+
+    async def close(self) -> None:
+        """Give all connections back."""
+        await self.engine.dispose()
+
+
+def sqlite_pragmas(synchronous: str) -> tuple[str, ...]:
+    """What every SQLite connection of ours starts with."""
+    return (
+        "PRAGMA journal_mode = WAL",
+        f"PRAGMA synchronous = {synchronous}",
+        "PRAGMA foreign_keys = ON",
+        f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}",
+        # A removed key's ciphertext is overwritten, not left in a free page.
+        "PRAGMA secure_delete = ON",
+    )
+
+
+def _begin_sqlite(connection: Any) -> None:
+    # A deferred BEGIN that turns into a write fails at once when somebody else is writing.
+    write = connection.get_execution_options().get("ownkey_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+class _translated:
+    """Turns a lost or missing database into ``Unavailable`` and an impossible value into ``InvalidRequest``."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OperationalError | InterfaceError) or (
+            isinstance(error, DBAPIError) and error.connection_invalidated
+        ):
+            raise Unavailable("The database is not available. Try again shortly.") from error
+        if isinstance(error, DataError):  # a NUL in a text, a number too large
+            raise InvalidRequest("The request has a value that cannot be stored.") from error

@@ -1,0 +1,57 @@
+"""Bring a database's schema up to date, and say whether it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, create_engine
+from sqlalchemy.exc import OperationalError
+
+from ownkey.errors import Unavailable
+
+
+def upgrade(url: URL) -> None:
+    """Apply every migration that is missing. Creates SQLite's file, readable by its owner only.
+
+    Raises ``Unavailable`` if the database cannot be reached.
+    """
+    if url.get_backend_name() == "sqlite" and url.database:
+        path = Path(url.database)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    with _connection(url) as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def is_current(url: URL) -> bool:
+    """Whether every migration has been applied. Raises ``Unavailable`` if the database cannot be reached."""
+    with _connection(url) as connection:
+        applied = MigrationContext.configure(connection).get_current_revision()
+    return applied == ScriptDirectory.from_config(_config()).get_current_head()
+
+
+@contextmanager
+def _connection(url: URL) -> Iterator[Connection]:
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except OperationalError as error:
+        raise Unavailable("The database could not be reached. Check OWNKEY_DATABASE_URL.") from error
+    finally:
+        engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config

@@ -1,0 +1,400 @@
+"""Every table. Domains import the ones they own; the SQL beside them is theirs.
+
+Times are UTC. Tokens are integers. Every tenant-owned table carries ``organization_id``; a row that names a workspace
+does so by the pair ``(organization_id, workspace_id)``, so that it cannot point into another tenant.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from ownkey.db.utc_time import UtcTime
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives ids by itself only to an INTEGER primary key; PostgreSQL should count in 64 bits.
+_Counter = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _counted_id() -> Column[int]:
+    return Column("id", _Counter, primary_key=True, autoincrement=True)
+
+
+def _organization(**options: Any) -> Column[str]:
+    return Column(
+        "organization_id",
+        Text,
+        ForeignKey("organizations.id"),
+        nullable=False,
+        **options,
+    )
+
+
+def _organization_unchecked() -> Column[str]:
+    """For the tables written by every call: a foreign key would lock the organization's row for each of them."""
+    return Column("organization_id", Text, nullable=False)
+
+
+def _workspace() -> Column[str]:
+    return Column("workspace_id", Text, nullable=False)
+
+
+def _in_workspace() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(
+        ["organization_id", "workspace_id"],
+        ["workspaces.organization_id", "workspaces.id"],
+    )
+
+
+def _created() -> Column[datetime]:
+    return Column("created_at", UtcTime, nullable=False)
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("email", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("password_hash", Text),
+    _created(),
+    Column("disabled_at", UtcTime),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False, index=True),
+    Column("workspace_id", Text),
+    Column("token_hash", Text, nullable=False, unique=True),
+    _created(),
+    Column("authenticated_at", UtcTime, nullable=False),
+    Column("last_seen_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("ip", Text),
+    Column("user_agent", Text),
+)
+
+one_time_tokens = Table(
+    "one_time_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("email", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("token_hash", Text, nullable=False, unique=True),
+    _created(),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("used_at", UtcTime),
+)
+
+sign_in_attempts = Table(
+    "sign_in_attempts",
+    metadata,
+    _counted_id(),
+    Column("email", Text, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Index(None, "email", "at"),
+)
+
+organizations = Table(
+    "organizations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("slug", Text, nullable=False, unique=True),
+    Column("owner_id", Text, ForeignKey("users.id"), nullable=False, index=True),
+    _created(),
+    Column("suspended_at", UtcTime),
+)
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _organization(),
+    Column("name", Text, nullable=False),
+    Column("slug", Text, nullable=False),
+    _created(),
+    Column("archived_at", UtcTime),
+    UniqueConstraint("organization_id", "slug"),
+    UniqueConstraint("organization_id", "id"),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("workspace_id", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True, index=True),
+    _organization(index=True),
+    Column("role", Text, nullable=False),
+    _created(),
+    _in_workspace(),
+    CheckConstraint("role IN ('user', 'developer', 'admin')", name="role"),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _organization(),
+    _workspace(),
+    Column("email", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("invited_by", Text),
+    _created(),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("accepted_at", UtcTime),
+    Column("revoked_at", UtcTime),
+    _in_workspace(),
+    CheckConstraint("role IN ('user', 'developer', 'admin')", name="role"),
+    Index(None, "organization_id", "workspace_id"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _organization(),
+    _workspace(),
+    Column("name", Text, nullable=False),
+    Column("hint", Text, nullable=False),
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("scopes", Text, nullable=False),
+    # The person whose rights bound the token's; null for one the operator made.
+    Column("created_by", Text, ForeignKey("users.id")),
+    _created(),
+    Column("revoked_at", UtcTime),
+    _in_workspace(),
+    Index(None, "organization_id", "workspace_id"),
+)
+
+api_token_months = Table(
+    "api_token_months",
+    metadata,
+    Column("api_token_id", Text, ForeignKey("api_tokens.id"), primary_key=True),
+    Column("period", Text, primary_key=True),
+    _organization(),
+    Column("requests", BigInteger, nullable=False, server_default="0"),
+    Column("last_used_at", UtcTime, nullable=False),
+)
+
+provider_keys = Table(
+    "provider_keys",
+    metadata,
+    # A replaced key is a new row with a new id, so the id is also the key's version.
+    Column("id", Text, primary_key=True),
+    _organization(),
+    Column("provider", Text, nullable=False),
+    Column("base_url", Text, nullable=False, server_default=""),
+    Column("preview", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False),
+    Column("wrapped_data_key", LargeBinary, nullable=False),
+    Column("kek_id", Text, nullable=False),
+    Column("created_by", Text),
+    _created(),
+    UniqueConstraint("organization_id", "provider"),
+)
+
+# Apart from provider_keys, because every change there makes all nodes read their keys anew.
+provider_key_health = Table(
+    "provider_key_health",
+    metadata,
+    Column(
+        "provider_key_id",
+        Text,
+        ForeignKey("provider_keys.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    _organization(),
+    Column("health", Text, nullable=False),
+    Column("said", Text, nullable=False, server_default=""),
+    Column("last_checked_at", UtcTime),
+    Column("last_used_at", UtcTime),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    _organization(primary_key=True),
+    Column("plan", Text, nullable=False),
+    Column("interval", Text, nullable=False, server_default="month"),
+    Column("started_at", UtcTime, nullable=False),
+    CheckConstraint("interval IN ('month', 'year')", name="interval"),
+)
+
+allowances = Table(
+    "allowances",
+    metadata,
+    _organization(primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("granted_tokens", BigInteger, nullable=False),
+    Column("used_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("reserved_tokens", BigInteger, nullable=False, server_default="0"),
+    # How far used + reserved stood above granted after something that is no admission: a plan
+    # downgrade, or a provider that produced more than the limit it was given.
+    Column("excess_tokens", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("granted_tokens >= 0", name="granted"),
+    CheckConstraint("used_tokens >= 0", name="used"),
+    CheckConstraint("reserved_tokens >= 0", name="reserved"),
+    CheckConstraint(
+        "used_tokens + reserved_tokens <= granted_tokens + excess_tokens",
+        name="never_overspent",
+    ),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    _organization_unchecked(),
+    _workspace(),
+    Column("period", Text, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("observed_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("dialect", Text, nullable=False),
+    Column("api_token_id", Text),
+    Column("user_id", Text),
+    Column("node", Text, nullable=False),
+    _created(),
+    Column("lease_until", UtcTime, nullable=False),
+    CheckConstraint("tokens >= 0", name="tokens"),
+)
+
+usage_events = Table(
+    "usage_events",
+    metadata,
+    _counted_id(),
+    Column("request_id", Text, nullable=False, unique=True),
+    _organization_unchecked(),
+    _workspace(),
+    Column("period", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("dialect", Text, nullable=False),
+    Column("billed_to", Text, nullable=False),
+    Column("provider_key_id", Text),
+    Column("api_token_id", Text),
+    Column("user_id", Text),
+    *(
+        Column(f"{kind}_tokens", BigInteger, nullable=False)
+        for kind in ("input", "cached_input", "cache_write", "output", "reasoning", "charged")
+    ),
+    Column("estimated", Boolean, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("duration_ms", BigInteger, nullable=False),
+    CheckConstraint("billed_to IN ('allowance', 'own_key')", name="billed_to"),
+    Index(None, "organization_id", "period", "id"),
+)
+
+ledger_entries = Table(
+    "ledger_entries",
+    metadata,
+    _counted_id(),
+    _organization_unchecked(),
+    Column("period", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("request_id", Text),
+    Column("note", Text, nullable=False, server_default=""),
+    _created(),
+    CheckConstraint("kind IN ('grant', 'usage', 'adjustment')", name="kind"),
+)
+# One adjustment a call. A usage entry needs no index of its own: it is written with its event, whose request is unique.
+Index(
+    "uq_ledger_entries_adjustment",
+    ledger_entries.c.request_id,
+    unique=True,
+    sqlite_where=ledger_entries.c.kind == "adjustment",
+    postgresql_where=ledger_entries.c.kind == "adjustment",
+)
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    _counted_id(),
+    # Null for what concerns the whole installation.
+    Column("organization_id", Text, ForeignKey("organizations.id")),
+    Column("actor_kind", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("actor_label", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("allowed", Boolean, nullable=False),
+    Column("detail", JSON, nullable=False),
+    _created(),
+    Column("hash", Text, nullable=False),
+    Index(None, "organization_id", "id"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _organization(),
+    _workspace(),
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("title", Text, nullable=False),
+    _created(),
+    _in_workspace(),
+    Index(None, "organization_id", "user_id"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _organization(),
+    Column(
+        "conversation_id",
+        Text,
+        ForeignKey("conversations.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("role", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("request_id", Text),
+    _created(),
+)
+
+# One row. Triggers raise its version with every change of a row that decides who may call and with whose key,
+# so that a node can trust what it read before for as long as the version stands.
+facts = Table(
+    "facts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", BigInteger, nullable=False, server_default="1"),
+)

@@ -1,0 +1,125 @@
+"""Every setting: one frozen class, read once from ``OWNKEY_*``, ``.env`` or files in a secrets directory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ownkey.credentials import Secret
+
+_PREFIX = "OWNKEY_"
+_PER_PROVIDER = re.compile(r"OWNKEY_(PLATFORM_KEY|BASE_URL)_([A-Z0-9_]+)")
+SECRETS_DIR_VARIABLE = "OWNKEY_SECRETS_DIR"
+
+
+class Settings(BaseSettings):
+    """What the operator decides. Each field is ``OWNKEY_`` and its name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_file=".env",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        arbitrary_types_allowed=True,
+    )
+
+    data_dir: Path = Field(Path("./data"), description="Folder of the embedded database and the vault key file.")
+    database_url: SecretStr | None = Field(
+        None, description="`postgresql://…` for many nodes; unset: SQLite in the data directory."
+    )
+    public_url: str = Field(
+        "http://127.0.0.1:8000", description="The address people use; links in mail are built from it only."
+    )
+    vault_keys: SecretStr | None = Field(None, description="Key encryption keys, newest first, separated by commas.")
+    vault_keys_file: Path | None = Field(None, description="A file with key encryption keys, newest first, one a line.")
+    plans_file: Path | None = Field(None, description="TOML that replaces the plan catalogue.")
+    app_name: str = Field("Ownkey", description="The name people see.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe log line written; structured lines on standard error."
+    )
+    smtp_url: SecretStr | None = Field(
+        None, description="`smtp://user:password@host:587` or `smtps://…`; unset: links are shown, not mailed."
+    )
+    metrics_address: str = Field(
+        "127.0.0.1:9464", description="Where `/metrics` listens, apart from the pages; empty: nowhere."
+    )
+    max_request_bytes: Annotated[int, Field(gt=0)] = Field(
+        32 * 1024 * 1024, description="Largest request body the gateway accepts, in bytes."
+    )
+    connect_timeout: Annotated[float, Field(gt=0)] = Field(10, description="Seconds to reach a provider.")
+    first_byte_timeout: Annotated[float, Field(gt=0)] = Field(
+        120, description="Seconds a provider may take to its first byte."
+    )
+    idle_timeout: Annotated[float, Field(gt=0)] = Field(
+        60, description="Seconds a provider may be silent between two bytes of a reply."
+    )
+    drain_timeout: Annotated[float, Field(ge=0)] = Field(
+        30, description="Seconds running replies may take to finish after SIGTERM."
+    )
+    sqlite_synchronous: Literal["FULL", "NORMAL"] = Field(
+        "FULL", description="`NORMAL` is faster and survives a killed process but not a power cut."
+    )
+    keys_managed_by: Literal["admin", "owner"] = Field(
+        "admin", description="Who may connect provider keys: admins of the workspace and the owner, or the owner only."
+    )
+
+    platform_keys: Mapping[str, Secret] = Field(
+        {}, description="The operator's own keys: `OWNKEY_PLATFORM_KEY_<PROVIDER>`, one variable each."
+    )
+    base_urls: Mapping[str, str] = Field(
+        {}, description="What replaces a provider's `https://host`: `OWNKEY_BASE_URL_<PROVIDER>`, one variable each."
+    )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+            raise ValueError("write it as https://host or http://host:port")
+        return value.rstrip("/")
+
+    @property
+    def secure(self) -> bool:
+        """Whether people reach us over TLS; decides the cookie's flags."""
+        return self.public_url.startswith("https://")
+
+    def platform_key(self, provider: str) -> Secret | None:
+        """The operator's own key for a provider (its slug), or None."""
+        return self.platform_keys.get(provider)
+
+    def base_url(self, provider: str) -> str | None:
+        """What replaces a provider's ``https://host``, or None."""
+        return self.base_urls.get(provider)
+
+
+def _per_provider(kind: str) -> Mapping[str, str]:
+    """Slug to value of ``OWNKEY_<kind>_<PROVIDER>``: the secrets directory, then ``.env``, then the environment."""
+    found: dict[str, str] = {}
+    folder = os.environ.get(SECRETS_DIR_VARIABLE)
+    sources: list[Mapping[str, str | None]] = []
+    if folder and Path(folder).is_dir():
+        sources.append({f.name.upper(): f.read_text().strip() for f in Path(folder).iterdir() if f.is_file()})
+    sources.append(dotenv_values(".env"))
+    sources.append(os.environ)
+    for source in sources:
+        for name, value in source.items():
+            match = _PER_PROVIDER.fullmatch(name)
+            if match and match[1] == kind and value:
+                found[match[2].lower().replace("_", "-")] = value
+    return found
+
+
+def read_settings(**overrides: object) -> Settings:
+    """Read the settings once; overrides win. Raises pydantic's ``ValidationError`` naming what is wrong."""
+    values: dict[str, object] = {
+        "platform_keys": {slug: Secret(text) for slug, text in _per_provider("PLATFORM_KEY").items()},
+        "base_urls": {slug: url.rstrip("/") for slug, url in _per_provider("BASE_URL").items()},
+    }
+    return Settings(_secrets_dir=os.environ.get(SECRETS_DIR_VARIABLE), **{**values, **overrides})  # type: ignore[arg-type,call-arg]
