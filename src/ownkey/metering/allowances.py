@@ -1,0 +1,96 @@
+"""The allowance of a month: granted, used, reserved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from ownkey import clock
+from ownkey.access import Actor
+from ownkey.db.engine import Database
+from ownkey.db.tables import allowances
+from ownkey.plans import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The tokens an organization may use in a month, for showing. Admissions decide in ``metering/batch.py``."""
+
+    period: str
+    granted: int
+    used: int
+    reserved: int
+    resets_at: datetime
+
+    @property
+    def remaining(self) -> int:
+        """What is left to reserve; never negative, also after a downgrade below what is used."""
+        return max(0, self.granted - self.used - self.reserved)
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing is left."""
+        return self.remaining == 0
+
+
+async def current(db: Database, actor: Actor, plan: Plan, period: str | None = None) -> Allowance:
+    """The allowance of the actor's organization in a month (default: this one)."""
+    this_period = clock.period_of(clock.now())
+    period = period or this_period
+    table = allowances.c
+    async with db.read() as tx:
+        row = (
+            await tx.execute(
+                select(table.granted_tokens, table.used_tokens, table.reserved_tokens).where(
+                    table.organization_id == actor.organization_id, table.period == period
+                )
+            )
+        ).first()
+    granted, used, reserved = row or (plan.monthly_tokens, 0, 0)
+    if period == this_period:
+        granted = plan.monthly_tokens  # a plan change is written with the next call, and counts for it
+    return Allowance(period, granted, used, reserved, clock.period_end(period))
+
+
+class Balance:
+    """An allowance row inside the writer's transaction, which holds it locked: plain arithmetic is exact here."""
+
+    __slots__ = ("excess", "granted", "is_new", "key", "reserved", "touched", "used")
+
+    def __init__(self, key: tuple[str, str], granted: int, used: int = 0, reserved: int = 0, excess: int = 0) -> None:
+        self.key = key
+        self.granted = granted
+        self.used = used
+        self.reserved = reserved
+        self.excess = excess
+        self.is_new = False
+        self.touched = False
+
+    @property
+    def remaining(self) -> int:
+        """What can still be reserved; never negative."""
+        return max(0, self.granted - self.used - self.reserved)
+
+    def grant(self, granted: int) -> int:
+        """Change what the plan grants; returns the difference. What is used already stays used."""
+        difference = granted - self.granted
+        self.granted = granted
+        self._explain_excess()
+        return difference
+
+    def reserve(self, tokens: int) -> None:
+        """Hold tokens. The database's own check refuses the batch if this ever passed what is granted."""
+        self.reserved += tokens
+        self.touched = True
+
+    def settle(self, released: int, charged: int) -> None:
+        """Replace a hold by what was really used, which a provider may have made more than its limit."""
+        self.reserved -= released
+        self.used += charged
+        self._explain_excess()
+
+    def _explain_excess(self) -> None:
+        self.excess = max(0, self.used + self.reserved - self.granted)
+        self.touched = True

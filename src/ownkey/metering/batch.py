@@ -1,0 +1,364 @@
+"""One transaction of the writer: the settlements and admissions that were waiting, decided and made durable together.
+
+Settlements come first, because they free room. The transaction holds every balance it touches locked, so plain
+arithmetic decides each admission exactly, in order; what is written in the end is one statement a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ownkey.access import Role
+from ownkey.errors import Forbidden, NotAuthenticated, OwnkeyError, ProviderNotAvailable
+from ownkey.metering.allowances import Balance
+from ownkey.metering.reservations import (
+    LEASE_SECONDS,
+    Admission,
+    Admit,
+    Caller,
+    CurrentKey,
+    Hold,
+    KeyRow,
+    exhausted,
+    hold_for,
+    request_limit_reached,
+)
+from ownkey.metering.settlement import Release, Renew, Settle
+from ownkey.metering.store import CallerRow, EntryRow, EventRow, Moment, ReservationRow, Store
+from ownkey.metering.usage import Usage, charge
+from ownkey.plans import Catalogue, Plan
+
+GATEWAY_SCOPE = "gateway"
+_MOST_COPIES = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reap:
+    """Settle the reservations whose lease ran out: their node died."""
+
+
+Command = Admit | CurrentKey | Settle | Release | Renew | Reap
+Outcome = Admission | OwnkeyError | KeyRow | int | None
+
+
+@dataclass(slots=True)
+class Copies:
+    """Rows read before, good for as long as the facts' version stands; the version is read in every transaction."""
+
+    version: int = -1
+    callers: dict[Caller, CallerRow | None] = field(default_factory=dict)
+    keys: dict[tuple[str, str], KeyRow | None] = field(default_factory=dict)
+
+    def good_for(self, version: int) -> None:
+        """Forget everything if something changed since, or if it has become too much."""
+        if version != self.version or len(self.callers) + len(self.keys) > _MOST_COPIES:
+            self.callers.clear()
+            self.keys.clear()
+            self.version = version
+
+
+class Batch:
+    """A transaction in the making. ``run`` answers each command at its place; nothing holds until it returns."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, node: str, copies: Copies) -> None:
+        self.store = store
+        self.catalogue = catalogue
+        self.node = node
+        self.copies = copies
+        self.moment = Moment(0, "", 0)
+        self.balances: dict[tuple[str, str], Balance] = {}
+        self.reservations: list[tuple[object, ...]] = []
+        self.events: list[EventRow] = []
+        self.own_key_events: list[EventRow] = []
+        self.entries: list[EntryRow] = []
+        self.requests: dict[str, int] = {}
+        self.counted: dict[tuple[str, str], int] = {}
+
+    def run(self, commands: Sequence[Command]) -> list[Outcome]:
+        """Do all commands in one transaction. Raises ``StoreFailed`` or the driver's error with nothing done."""
+        try:
+            self.moment = self.store.begin()
+            self.copies.good_for(self.moment.version)
+            self._renew([command for command in commands if isinstance(command, Renew)])
+            settles = [command for command in commands if isinstance(command, Settle)]
+            releases = [command for command in commands if isinstance(command, Release)]
+            admits = [command for command in commands if isinstance(command, Admit)]
+            reaped = self.store.take_expired(self.moment.now_ms) if Reap in map(type, commands) else ()
+            self._settle(settles, releases, reaped)
+            admitted = iter(self._admit(admits))
+            self._read_keys({(c.organization_id, c.provider) for c in commands if isinstance(c, CurrentKey)})
+            outcomes = [self._outcome(command, admitted, len(reaped)) for command in commands]
+            self._write()
+            self.store.commit()
+        except BaseException:
+            self.copies.version = -1
+            self.store.rollback()
+            raise
+        return outcomes
+
+    def _outcome(self, command: Command, admitted: Iterator[Admission | OwnkeyError], reaped: int) -> Outcome:
+        if isinstance(command, Admit):
+            return next(admitted)
+        if isinstance(command, CurrentKey):
+            return self.copies.keys[command.organization_id, command.provider]
+        return reaped if isinstance(command, Reap) else None
+
+    def _renew(self, renewals: Sequence[Renew]) -> None:
+        """First of all, so that a call that just showed life is not taken for abandoned."""
+        self.store.renew([(command.observed, self._lease(), command.request_id) for command in renewals])
+
+    def _settle(self, settles: Sequence[Settle], releases: Sequence[Release], reaped: Sequence[ReservationRow]) -> None:
+        held = [command.request_id for command in settles if not command.own_key]
+        asked = held + [command.request_id for command in releases]
+        taken = {row.request_id: row for row in self.store.take_reservations(asked)} if asked else {}
+        self._lock((row.organization_id, row.period) for row in (*taken.values(), *reaped))
+        late: list[Settle] = []
+        for command in settles:
+            if command.own_key:
+                self.own_key_events.append(_event(command))
+            elif command.request_id in taken:
+                self._charge(taken.pop(command.request_id), command)
+            else:
+                late.append(command)
+        for row in taken.values():
+            self.balances[row.organization_id, row.period].settle(row.tokens, 0)
+        for row in reaped:
+            self._charge(row, self._abandoned(row))
+        if late:
+            self._adjust(late)
+
+    def _charge(self, row: ReservationRow, command: Settle) -> None:
+        self.balances[row.organization_id, row.period].settle(row.tokens, command.charged)
+        self.events.append(_event(command))
+        if command.charged:
+            self._enter(row.organization_id, row.period, "usage", -command.charged, command.request_id, "")
+
+    def _abandoned(self, row: ReservationRow) -> Settle:
+        """What a dead node's call is taken to have used: its input, and the output last seen."""
+        usage = Usage(row.input_tokens, row.observed_tokens, estimated=True)
+        return Settle(
+            request_id=row.request_id,
+            organization_id=row.organization_id,
+            workspace_id=row.workspace_id,
+            period=row.period,
+            provider=row.provider,
+            model=row.model,
+            dialect=row.dialect,
+            provider_key_id=None,
+            api_token_id=row.api_token_id,
+            user_id=row.user_id,
+            usage=usage,
+            charged=min(charge(usage, "allowance"), row.tokens),
+            outcome="abandoned",
+            started_ms=row.created_ms,
+            duration_ms=max(0, self.moment.now_ms - row.created_ms),
+        )
+
+    def _adjust(self, late: Sequence[Settle]) -> None:
+        """A settlement whose reservation is gone: repeated (nothing to do), or after it was taken for abandoned."""
+        known = {row[0]: row for row in self.store.charged([command.request_id for command in late])}
+        commands = [command for command in late if known.get(command.request_id, ("", 0, ""))[2] == "abandoned"]
+        adjusted = set(self.store.adjusted([command.request_id for command in commands])) if commands else set()
+        commands = [command for command in commands if command.request_id not in adjusted]
+        self._lock((command.organization_id, command.period) for command in commands)
+        for command in commands:
+            difference = command.charged - known[command.request_id][1]
+            self.balances[command.organization_id, command.period].settle(0, difference)
+            self._enter(
+                command.organization_id,
+                command.period,
+                "adjustment",
+                -difference,
+                command.request_id,
+                "late settlement",
+            )
+
+    def _admit(self, admits: Sequence[Admit]) -> list[Admission | OwnkeyError]:
+        if not admits:
+            return []
+        self._read_callers({command.caller for command in admits})
+        callers = [self.copies.callers[command.caller] for command in admits]
+        pairs = [
+            (row.organization_id, command.provider) if row else None
+            for row, command in zip(callers, admits, strict=True)
+        ]
+        self._read_keys({pair for pair in pairs if pair})
+        # An own-key call touches no allowance.
+        self._lock({(pair[0], self.moment.period) for pair in pairs if pair and self.copies.keys[pair] is None})
+        limited = {
+            (row.api_token_id, self.moment.period)
+            for row in callers
+            if row and row.api_token_id and self.catalogue[row.plan].monthly_requests_per_token is not None
+        }
+        if limited:
+            self.requests = {row[0]: row[2] for row in self.store.requests_of(list(limited))}
+        return [self._admit_one(command, row) for command, row in zip(admits, callers, strict=True)]
+
+    def _admit_one(self, command: Admit, row: CallerRow | None) -> Admission | OwnkeyError:
+        if row is None:
+            return NotAuthenticated()
+        refusal = refusal_of(row, self.catalogue[row.plan]) or self._over_request_limit(row)
+        if refusal:
+            return refusal
+        key = self.copies.keys[row.organization_id, command.provider]
+        hold, remaining = Hold(0, None), 0
+        if key is None:
+            if not command.has_platform_key:
+                return ProviderNotAvailable(
+                    f"There is no {command.provider} key here. An admin can connect one under Settings → Integrations."
+                )
+            if command.own_key_only:
+                return Forbidden(
+                    f"{command.own_key_only} An admin can connect your organization's own key "
+                    "under Settings → Integrations."
+                )
+            balance = self._granted_balance(row)
+            room = hold_for(command, balance.remaining)
+            if room is None:
+                return exhausted(command, balance.remaining, self.moment.period)
+            hold = room
+            balance.reserve(hold.tokens)
+            self._reserve(command, row, hold.tokens)
+            remaining = balance.remaining
+        if row.api_token_id:
+            token = (row.api_token_id, row.organization_id)
+            self.counted[token] = self.counted.get(token, 0) + 1
+        return Admission(
+            command.request_id,
+            row.organization_id,
+            row.workspace_id,
+            row.user_id,
+            row.api_token_id,
+            row.plan,
+            key,
+            self.moment.period,
+            hold.tokens,
+            hold.output_limit,
+            remaining,
+        )
+
+    def _reserve(self, command: Admit, row: CallerRow, tokens: int) -> None:
+        reservation = ReservationRow(
+            command.request_id,
+            row.organization_id,
+            row.workspace_id,
+            self.moment.period,
+            tokens,
+            command.input_estimate,
+            0,
+            command.provider,
+            command.model,
+            command.dialect,
+            row.api_token_id,
+            row.user_id,
+            self.moment.now_ms,
+        )
+        self.reservations.append((*reservation, self.node, self._lease()))
+
+    def _over_request_limit(self, row: CallerRow) -> OwnkeyError | None:
+        limit = self.catalogue[row.plan].monthly_requests_per_token
+        if limit is None or row.api_token_id is None:
+            return None
+        made = self.requests.get(row.api_token_id, 0) + self.counted.get((row.api_token_id, row.organization_id), 0)
+        return request_limit_reached(limit, self.moment.period) if made >= limit else None
+
+    def _granted_balance(self, row: CallerRow) -> Balance:
+        """The month's balance with what the plan grants now: a new month and a plan change take effect here."""
+        balance = self.balances[row.organization_id, self.moment.period]
+        plan = self.catalogue[row.plan]
+        difference = balance.grant(plan.monthly_tokens)
+        if difference:
+            self._enter(*balance.key, "grant", difference, None, plan.code)
+        return balance
+
+    def _read_callers(self, callers: set[Caller]) -> None:
+        unknown = [caller for caller in callers if caller not in self.copies.callers]
+        if unknown:
+            self.copies.callers.update(dict.fromkeys(unknown))
+            self.copies.callers.update((row.caller, row) for row in self.store.callers(unknown))
+
+    def _read_keys(self, pairs: set[tuple[str, str]]) -> None:
+        unknown = [pair for pair in pairs if pair not in self.copies.keys]
+        if unknown:
+            self.copies.keys.update(dict.fromkeys(unknown))
+            self.copies.keys.update(((row.organization_id, row.provider), row) for row in self.store.keys(unknown))
+
+    def _lock(self, keys: Iterable[tuple[str, str]]) -> None:
+        # Always in one order, so that two nodes never wait for each other.
+        missing = sorted({key for key in keys if key not in self.balances})
+        if missing:
+            for organization_id, period, granted, used, reserved, excess in self.store.balances(missing):
+                key = (organization_id, period)
+                self.balances[key] = Balance(key, granted, used, reserved, excess)
+
+    def _enter(self, organization_id: str, period: str, kind: str, tokens: int, request: str | None, note: str) -> None:
+        self.entries.append(EntryRow(organization_id, period, kind, tokens, request, note, self.moment.now_ms))
+
+    def _lease(self) -> int:
+        return self.moment.now_ms + LEASE_SECONDS * 1000
+
+    def _write(self) -> None:
+        store = self.store
+        store.change_balances(
+            [
+                (balance.granted, balance.used, balance.reserved, balance.excess, *balance.key)
+                for balance in self.balances.values()
+                if balance.touched
+            ]
+        )
+        store.add_reservations(self.reservations)
+        store.add_events(self.events)
+        store.add_events_once(self.own_key_events)
+        store.add_entries(self.entries)
+        store.count_requests(
+            [
+                (token, self.moment.period, organization_id, made, self.moment.now_ms)
+                for (token, organization_id), made in self.counted.items()
+            ]
+        )
+
+
+def refusal_of(row: CallerRow, plan: Plan) -> OwnkeyError | None:
+    """Why a known caller may not make AI calls, or None. A token is bound to the rights of the person who made it."""
+    if row.revoked or row.user_disabled:
+        return NotAuthenticated()
+    if row.suspended or row.archived:
+        return Forbidden("This organization or workspace is suspended. Ask its owner.")
+    role = Role.OWNER if row.is_owner else Role.of(row.role) if row.role else None
+    if not row.caller.token_hash:
+        return None if role else Forbidden("You are no longer a member of this workspace.")
+    if row.user_id is not None and (role is None or role < Role.DEVELOPER):
+        return NotAuthenticated("The person who made this API token may no longer use one. Ask an admin for a new one.")
+    if GATEWAY_SCOPE not in row.scopes.split():
+        return Forbidden(f"This API token lacks the scope {GATEWAY_SCOPE!r}. Generate one that has it.")
+    if not plan.api_access:
+        return Forbidden(f"The {plan.name} plan does not include API access. The owner can change it under Billing.")
+    return None
+
+
+def _event(command: Settle) -> EventRow:
+    usage = command.usage
+    return EventRow(
+        command.request_id,
+        command.organization_id,
+        command.workspace_id,
+        command.period,
+        command.provider,
+        command.model,
+        command.dialect,
+        "own_key" if command.own_key else "allowance",
+        command.provider_key_id,
+        command.api_token_id,
+        command.user_id,
+        usage.input_tokens,
+        usage.cached_input_tokens,
+        usage.cache_write_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        command.charged,
+        usage.estimated,
+        command.outcome,
+        command.started_ms,
+        command.duration_ms,
+    )

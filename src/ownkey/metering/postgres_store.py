@@ -1,0 +1,196 @@
+"""The writer's connection to PostgreSQL: set-based statements over arrays, one round trip each."""
+
+# The protocol in store.py documents the methods; the statements are put together from constants only.
+# ruff: noqa: D102, S608
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL
+
+from ownkey.metering.reservations import Caller, KeyRow
+from ownkey.metering.store import (
+    CALLER_COLUMNS,
+    ENTRY_COLUMNS,
+    EVENT_COLUMNS,
+    KEY_COLUMNS,
+    PERSON_QUERY,
+    RESERVATION_COLUMNS,
+    TOKEN_JOINS,
+    CallerRow,
+    EntryRow,
+    EventRow,
+    Moment,
+    ReservationRow,
+    Rows,
+    StoreFailed,
+)
+
+_AT_ONCE = 200
+_TEXT, _NUMBER = "text", "bigint"
+_RESERVATION_TYPES = (*[_TEXT] * 4, *[_NUMBER] * 3, *[_TEXT] * 5, _NUMBER, _TEXT, _NUMBER)
+_EVENT_TYPES = (*[_TEXT] * 11, *[_NUMBER] * 6, "boolean", _TEXT, _NUMBER, _NUMBER)
+_ENTRY_TYPES = (_TEXT, _TEXT, _TEXT, _NUMBER, _TEXT, _TEXT, _NUMBER)
+
+
+def _unnest(types: Sequence[str]) -> str:
+    return f"unnest({', '.join(f'%s::{kind}[]' for kind in types)})"
+
+
+def _columns(rows: Rows) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+_MOMENT = (
+    "SELECT version, to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM'), "
+    "(extract(epoch FROM statement_timestamp()) * 1000)::bigint FROM facts"
+)
+_CALLERS = f"SELECT t.token_hash, {CALLER_COLUMNS} {TOKEN_JOINS} WHERE t.token_hash = ANY(%s)"
+_PERSON = PERSON_QUERY.format(user="%s", workspace="%s")
+_KEYS = (
+    f"SELECT {KEY_COLUMNS} FROM provider_keys "
+    f"WHERE (organization_id, provider) IN (SELECT * FROM {_unnest((_TEXT, _TEXT))})"
+)
+_ADD_BALANCES = (
+    f"INSERT INTO allowances (organization_id, period, granted_tokens) SELECT o, p, 0 "
+    f"FROM {_unnest((_TEXT, _TEXT))} AS wanted(o, p) ORDER BY o, p ON CONFLICT DO NOTHING"
+)
+_BALANCES = (
+    "SELECT organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens FROM allowances "
+    f"WHERE (organization_id, period) IN (SELECT * FROM {_unnest((_TEXT, _TEXT))}) "
+    "ORDER BY organization_id, period FOR UPDATE"
+)
+_CHANGE_BALANCES = (
+    "UPDATE allowances SET granted_tokens = g, used_tokens = u, reserved_tokens = r, excess_tokens = e "
+    f"FROM {_unnest((_NUMBER, _NUMBER, _NUMBER, _NUMBER, _TEXT, _TEXT))} AS new(g, u, r, e, o, p) "
+    "WHERE organization_id = o AND period = p"
+)
+_REQUESTS = (
+    "SELECT api_token_id, period, requests FROM api_token_months "
+    f"WHERE (api_token_id, period) IN (SELECT * FROM {_unnest((_TEXT, _TEXT))})"
+)
+_COUNT_REQUESTS = (
+    "INSERT INTO api_token_months AS months (api_token_id, period, organization_id, requests, last_used_at) "
+    f"SELECT * FROM {_unnest((_TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER))} AS new(t, p, o, n, at) ORDER BY t, p "
+    "ON CONFLICT (api_token_id, period) DO UPDATE SET requests = months.requests + excluded.requests, "
+    "last_used_at = excluded.last_used_at"
+)
+_ADD_RESERVATIONS = (
+    f"INSERT INTO reservations ({RESERVATION_COLUMNS}, node, lease_until) SELECT * FROM {_unnest(_RESERVATION_TYPES)}"
+)
+_TAKE = f"DELETE FROM reservations WHERE request_id = ANY(%s) RETURNING {RESERVATION_COLUMNS}"
+_TAKE_EXPIRED = (
+    "DELETE FROM reservations WHERE request_id IN (SELECT request_id FROM reservations WHERE lease_until < %s "
+    f"ORDER BY request_id LIMIT {_AT_ONCE} FOR UPDATE SKIP LOCKED) RETURNING {RESERVATION_COLUMNS}"
+)
+_RENEW = (
+    "UPDATE reservations SET observed_tokens = n, lease_until = l "
+    f"FROM {_unnest((_NUMBER, _NUMBER, _TEXT))} AS new(n, l, r) WHERE request_id = r"
+)
+_ADD_EVENTS = f"INSERT INTO usage_events ({EVENT_COLUMNS}) SELECT * FROM {_unnest(_EVENT_TYPES)}"
+_CHARGED = "SELECT request_id, charged_tokens, outcome FROM usage_events WHERE request_id = ANY(%s)"
+_ADJUSTED = "SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id = ANY(%s)"
+_ADD_ENTRIES = f"INSERT INTO ledger_entries ({ENTRY_COLUMNS}) SELECT * FROM {_unnest(_ENTRY_TYPES)}"
+
+
+class PostgresStore:
+    """A store on a PostgreSQL connection of its own."""
+
+    def __init__(self, url: URL) -> None:
+        address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        try:
+            self._db = psycopg.connect(
+                address, autocommit=True, connect_timeout=3, prepare_threshold=1, application_name="ownkey metering"
+            )
+            # Every statement finds its rows through a key. A plan made while a table was small would scan it for
+            # ever after, so scans and the joins that need them are off on this connection.
+            self._db.execute("SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off")
+            # A database that hangs must not hold up the callers: they are told that it is away.
+            self._db.execute("SET statement_timeout = '5s'; SET lock_timeout = '3s'")
+        except psycopg.OperationalError as error:
+            raise StoreFailed(type(error).__name__) from error
+
+    def _all(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            cursor = self._db.execute(query, values)
+            return cursor.fetchall() if cursor.description else []
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise StoreFailed(type(error).__name__) from error
+
+    def _many(self, query: str, rows: Rows) -> None:
+        if rows:
+            self._all(query, _columns(rows))
+
+    def begin(self) -> Moment:
+        self._all("BEGIN")
+        return Moment(*self._all(_MOMENT)[0])
+
+    def commit(self) -> None:
+        self._all("COMMIT")
+
+    def rollback(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._db.execute("ROLLBACK")
+
+    def close(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._db.close()
+
+    def callers(self, callers: Sequence[Caller]) -> Sequence[CallerRow]:
+        hashes = [caller.token_hash for caller in callers if caller.token_hash]
+        found = [CallerRow(Caller(row[0]), *row[1:]) for row in self._all(_CALLERS, (hashes,))] if hashes else []
+        for caller in callers:
+            if not caller.token_hash:
+                rows = self._all(_PERSON, (caller.user_id, caller.workspace_id))
+                found += [CallerRow(caller, *row) for row in rows]
+        return found
+
+    def keys(self, wanted: Sequence[tuple[str, str]]) -> Sequence[KeyRow]:
+        return [KeyRow(*row) for row in self._all(_KEYS, _columns(wanted))]
+
+    def balances(self, keys: Sequence[tuple[str, str]]) -> Rows:
+        found = self._all(_BALANCES, _columns(keys))
+        if len(found) < len(keys):
+            self._all(_ADD_BALANCES, _columns(keys))
+            found = self._all(_BALANCES, _columns(keys))
+        return found
+
+    def change_balances(self, rows: Rows) -> None:
+        self._many(_CHANGE_BALANCES, rows)
+
+    def requests_of(self, keys: Sequence[tuple[str, str]]) -> Rows:
+        return self._all(_REQUESTS, _columns(keys))
+
+    def count_requests(self, rows: Rows) -> None:
+        self._many(_COUNT_REQUESTS, rows)
+
+    def add_reservations(self, rows: Rows) -> None:
+        self._many(_ADD_RESERVATIONS, rows)
+
+    def take_reservations(self, request_ids: Sequence[str]) -> Sequence[ReservationRow]:
+        return [ReservationRow(*row) for row in self._all(_TAKE, (list(request_ids),))]
+
+    def take_expired(self, now_ms: int) -> Sequence[ReservationRow]:
+        return [ReservationRow(*row) for row in self._all(_TAKE_EXPIRED, (now_ms,))]
+
+    def renew(self, rows: Rows) -> None:
+        self._many(_RENEW, rows)
+
+    def add_events(self, rows: Sequence[EventRow]) -> None:
+        self._many(_ADD_EVENTS, rows)
+
+    def add_events_once(self, rows: Sequence[EventRow]) -> None:
+        self._many(f"{_ADD_EVENTS} ON CONFLICT (request_id) DO NOTHING", rows)
+
+    def charged(self, request_ids: Sequence[str]) -> Rows:
+        return self._all(_CHARGED, (list(request_ids),))
+
+    def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:
+        return [row[0] for row in self._all(_ADJUSTED, (list(request_ids),))]
+
+    def add_entries(self, rows: Sequence[EntryRow]) -> None:
+        self._many(_ADD_ENTRIES, rows)

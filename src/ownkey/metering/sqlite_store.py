@@ -1,0 +1,194 @@
+"""The writer's connection to SQLite: one thread owns it, and ``BEGIN IMMEDIATE`` owns the file."""
+
+# The protocol in store.py documents the methods; the statements are put together from constants only.
+# ruff: noqa: D102, S608
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ownkey.db.engine import sqlite_pragmas
+from ownkey.metering.reservations import Caller, KeyRow
+from ownkey.metering.store import (
+    CALLER_COLUMNS,
+    ENTRY_COLUMNS,
+    EVENT_COLUMNS,
+    KEY_COLUMNS,
+    PERSON_QUERY,
+    RESERVATION_COLUMNS,
+    TOKEN_JOINS,
+    CallerRow,
+    EntryRow,
+    EventRow,
+    Moment,
+    ReservationRow,
+    Rows,
+    StoreFailed,
+)
+
+_PERSON = PERSON_QUERY.format(user="?", workspace="?")
+_ADD_BALANCE = "INSERT INTO allowances (organization_id, period, granted_tokens) VALUES (?, ?, 0)"
+_CHANGE_BALANCE = (
+    "UPDATE allowances SET granted_tokens = ?, used_tokens = ?, reserved_tokens = ?, excess_tokens = ? "
+    "WHERE organization_id = ? AND period = ?"
+)
+_COUNT_REQUESTS = (
+    "INSERT INTO api_token_months (api_token_id, period, organization_id, requests, last_used_at) "
+    "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, "
+    "last_used_at = excluded.last_used_at"
+)
+_ADD_RESERVATION = f"INSERT INTO reservations ({RESERVATION_COLUMNS}, node, lease_until) VALUES ({', '.join('?' * 15)})"
+_RENEW = "UPDATE reservations SET observed_tokens = ?, lease_until = ? WHERE request_id = ?"
+_ADD_EVENT = f"INSERT INTO usage_events ({EVENT_COLUMNS}) VALUES ({', '.join('?' * len(EventRow._fields))})"
+_ADD_ENTRY = f"INSERT INTO ledger_entries ({ENTRY_COLUMNS}) VALUES ({', '.join('?' * len(EntryRow._fields))})"
+_CHARGED = "SELECT request_id, charged_tokens, outcome FROM usage_events WHERE request_id IN"
+_ADJUSTED = "SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id IN"
+_AT_ONCE = 200
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+def _pairs(count: int) -> str:
+    return ", ".join(["(?, ?)"] * count)
+
+
+def _chunks(values: Sequence[Any]) -> list[Sequence[Any]]:
+    return [values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE)]
+
+
+class SqliteStore:
+    """A store on an SQLite file."""
+
+    def __init__(self, path: str, synchronous: str) -> None:
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
+            for pragma in sqlite_pragmas(synchronous):
+                self._db.execute(pragma)
+        except sqlite3.OperationalError as error:
+            raise StoreFailed(str(error)) from error
+
+    def _asked(self, call: Callable[..., sqlite3.Cursor], *arguments: Any) -> sqlite3.Cursor:
+        try:
+            return call(*arguments)
+        except sqlite3.OperationalError as error:  # locked, disk full, not a database
+            raise StoreFailed(str(error)) from error
+
+    def _all(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._asked(self._db.execute, query, values).fetchall()
+
+    def _many(self, query: str, rows: Rows) -> None:
+        if rows:
+            self._asked(self._db.executemany, query, rows)
+
+    def begin(self) -> Moment:
+        self._asked(self._db.execute, "BEGIN IMMEDIATE")
+        row = self._all(
+            "SELECT version, strftime('%Y-%m', 'now'), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) "
+            "FROM facts"
+        )[0]
+        return Moment(*row)
+
+    def commit(self) -> None:
+        self._asked(self._db.execute, "COMMIT")
+
+    def rollback(self) -> None:
+        if self._db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def callers(self, callers: Sequence[Caller]) -> Sequence[CallerRow]:
+        found: list[CallerRow] = []
+        query = f"SELECT t.token_hash, {CALLER_COLUMNS} {TOKEN_JOINS} WHERE t.token_hash IN "
+        for part in _chunks([caller.token_hash for caller in callers if caller.token_hash]):
+            rows = self._all(f"{query} ({_marks(len(part))})", part)
+            found += [CallerRow(Caller(row[0]), *row[1:]) for row in rows]
+        for caller in callers:
+            if not caller.token_hash:
+                rows = self._all(_PERSON, (caller.user_id, caller.workspace_id))
+                found += [CallerRow(caller, *row) for row in rows]
+        return found
+
+    def keys(self, wanted: Sequence[tuple[str, str]]) -> Sequence[KeyRow]:
+        found: list[KeyRow] = []
+        query = f"SELECT {KEY_COLUMNS} FROM provider_keys WHERE (organization_id, provider) IN (VALUES "
+        for part in _chunks(wanted):
+            rows = self._all(f"{query} {_pairs(len(part))})", [value for pair in part for value in pair])
+            found += [KeyRow(*row) for row in rows]
+        return found
+
+    def balances(self, keys: Sequence[tuple[str, str]]) -> Rows:
+        found: list[tuple[Any, ...]] = []
+        query = (
+            "SELECT organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens "
+            "FROM allowances WHERE (organization_id, period) IN (VALUES "
+        )
+        for part in _chunks(keys):
+            found += self._all(f"{query} {_pairs(len(part))})", [value for pair in part for value in pair])
+        new = set(keys).difference((row[0], row[1]) for row in found) if len(found) < len(keys) else ()
+        self._many(_ADD_BALANCE, list(new))
+        return found + [(*key, 0, 0, 0, 0) for key in new]
+
+    def change_balances(self, rows: Rows) -> None:
+        self._many(_CHANGE_BALANCE, rows)
+
+    def requests_of(self, keys: Sequence[tuple[str, str]]) -> Rows:
+        found: list[tuple[Any, ...]] = []
+        query = "SELECT api_token_id, period, requests FROM api_token_months WHERE (api_token_id, period) IN (VALUES "
+        for part in _chunks(keys):
+            found += self._all(f"{query} {_pairs(len(part))})", [value for pair in part for value in pair])
+        return found
+
+    def count_requests(self, rows: Rows) -> None:
+        self._many(_COUNT_REQUESTS, rows)
+
+    def add_reservations(self, rows: Rows) -> None:
+        self._many(_ADD_RESERVATION, rows)
+
+    def take_reservations(self, request_ids: Sequence[str]) -> Sequence[ReservationRow]:
+        taken: list[ReservationRow] = []
+        for part in _chunks(request_ids):
+            query = (
+                f"DELETE FROM reservations WHERE request_id IN ({_marks(len(part))}) RETURNING {RESERVATION_COLUMNS}"
+            )
+            taken += [ReservationRow(*row) for row in self._all(query, part)]
+        return taken
+
+    def take_expired(self, now_ms: int) -> Sequence[ReservationRow]:
+        query = (
+            "DELETE FROM reservations WHERE request_id IN (SELECT request_id FROM reservations "
+            f"WHERE lease_until < ? LIMIT {_AT_ONCE}) RETURNING {RESERVATION_COLUMNS}"
+        )
+        return [ReservationRow(*row) for row in self._all(query, (now_ms,))]
+
+    def renew(self, rows: Rows) -> None:
+        self._many(_RENEW, rows)
+
+    def add_events(self, rows: Sequence[EventRow]) -> None:
+        self._many(_ADD_EVENT, rows)
+
+    def add_events_once(self, rows: Sequence[EventRow]) -> None:
+        self._many(f"{_ADD_EVENT} ON CONFLICT (request_id) DO NOTHING", rows)
+
+    def charged(self, request_ids: Sequence[str]) -> Rows:
+        found: list[tuple[Any, ...]] = []
+        for part in _chunks(request_ids):
+            found += self._all(f"{_CHARGED} ({_marks(len(part))})", part)
+        return found
+
+    def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:
+        found: list[str] = []
+        for part in _chunks(request_ids):
+            query = f"{_ADJUSTED} ({_marks(len(part))})"
+            found += [row[0] for row in self._all(query, part)]
+        return found
+
+    def add_entries(self, rows: Sequence[EntryRow]) -> None:
+        self._many(_ADD_ENTRY, rows)

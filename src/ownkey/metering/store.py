@@ -1,0 +1,189 @@
+"""What the writer's transaction asks of a database, in rows and sets; one implementation for each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ownkey.metering.reservations import Caller, KeyRow
+
+
+class Moment(NamedTuple):
+    """The database's clock, and the version of the facts that copies in memory are good for."""
+
+    version: int
+    period: str
+    now_ms: int
+
+
+class CallerRow(NamedTuple):
+    """What the database says of a caller; ``role`` is the person's in the workspace, or of the token's creator."""
+
+    caller: Caller
+    api_token_id: str | None
+    scopes: str
+    revoked: bool
+    user_id: str | None
+    user_disabled: bool
+    role: str | None
+    is_owner: bool
+    organization_id: str
+    workspace_id: str
+    suspended: bool
+    archived: bool
+    plan: str
+
+
+class ReservationRow(NamedTuple):
+    """A deleted reservation: what it held, and what a recovery needs to settle it."""
+
+    request_id: str
+    organization_id: str
+    workspace_id: str
+    period: str
+    tokens: int
+    input_tokens: int
+    observed_tokens: int
+    provider: str
+    model: str
+    dialect: str
+    api_token_id: str | None
+    user_id: str | None
+    created_ms: int
+
+
+class EventRow(NamedTuple):
+    """A usage event as it is written, column by column."""
+
+    request_id: str
+    organization_id: str
+    workspace_id: str
+    period: str
+    provider: str
+    model: str
+    dialect: str
+    billed_to: str
+    provider_key_id: str | None
+    api_token_id: str | None
+    user_id: str | None
+    input_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    charged_tokens: int
+    estimated: bool
+    outcome: str
+    started_at: int
+    duration_ms: int
+
+
+class EntryRow(NamedTuple):
+    """A ledger entry as it is written."""
+
+    organization_id: str
+    period: str
+    kind: str
+    tokens: int
+    request_id: str | None
+    note: str
+    created_at: int
+
+
+Rows = Sequence[tuple[Any, ...]]
+RESERVATION_COLUMNS = (
+    "request_id, organization_id, workspace_id, period, tokens, input_tokens, observed_tokens, provider, model, "
+    "dialect, api_token_id, user_id, created_at"
+)
+CALLER_COLUMNS = (
+    "t.id, t.scopes, t.revoked_at IS NOT NULL, t.created_by, u.disabled_at IS NOT NULL, m.role, "
+    "o.owner_id = t.created_by, t.organization_id, t.workspace_id, o.suspended_at IS NOT NULL, "
+    "w.archived_at IS NOT NULL, s.plan"
+)
+TOKEN_JOINS = (
+    "FROM api_tokens t JOIN organizations o ON o.id = t.organization_id JOIN workspaces w ON w.id = t.workspace_id "
+    "JOIN subscriptions s ON s.organization_id = t.organization_id LEFT JOIN users u ON u.id = t.created_by "
+    "LEFT JOIN memberships m ON m.workspace_id = t.workspace_id AND m.user_id = t.created_by"
+)
+PERSON_QUERY = (
+    "SELECT NULL, '', 0 = 1, u.id, u.disabled_at IS NOT NULL, m.role, o.owner_id = u.id, w.organization_id, w.id, "
+    "o.suspended_at IS NOT NULL, w.archived_at IS NOT NULL, s.plan "
+    "FROM workspaces w JOIN organizations o ON o.id = w.organization_id "
+    "JOIN subscriptions s ON s.organization_id = w.organization_id JOIN users u ON u.id = {user} "
+    "LEFT JOIN memberships m ON m.workspace_id = w.id AND m.user_id = u.id WHERE w.id = {workspace}"
+)
+KEY_COLUMNS = ", ".join(KeyRow._fields)
+EVENT_COLUMNS = ", ".join(EventRow._fields)
+ENTRY_COLUMNS = ", ".join(EntryRow._fields)
+
+
+class StoreFailed(Exception):
+    """The database is away or refuses to work; what was asked may be asked again."""
+
+
+class Store(Protocol):
+    """One connection of the writer's own. Every method but ``begin`` runs inside the open transaction.
+
+    Raises ``StoreFailed`` when the database is away; what the database refuses (a check, a unique index) comes as
+    its driver's own error.
+    """
+
+    def begin(self) -> Moment:
+        """Open the transaction, ready to write."""
+
+    def commit(self) -> None:
+        """Make it durable."""
+
+    def rollback(self) -> None:
+        """Give everything since ``begin`` up; never raises."""
+
+    def close(self) -> None:
+        """Give the connection back; never raises."""
+
+    def callers(self, callers: Sequence[Caller]) -> Sequence[CallerRow]:
+        """The rows of those callers that exist."""
+
+    def keys(self, wanted: Sequence[tuple[str, str]]) -> Sequence[KeyRow]:
+        """The current keys of these (organization, provider) pairs."""
+
+    def balances(self, keys: Sequence[tuple[str, str]]) -> Rows:
+        """Lock and read allowances by (organization, period): both, then granted, used, reserved, excess.
+
+        One that is not there yet is made, with nothing granted.
+        """
+
+    def change_balances(self, rows: Rows) -> None:
+        """Overwrite locked allowances: granted, used, reserved, excess, then organization and period."""
+
+    def requests_of(self, keys: Sequence[tuple[str, str]]) -> Rows:
+        """Requests made by API tokens in a month: token, period, number."""
+
+    def count_requests(self, rows: Rows) -> None:
+        """Add to them: token, period, organization, number, now."""
+
+    def add_reservations(self, rows: Rows) -> None:
+        """Insert reservations: the columns of ``ReservationRow``, then node and lease_until."""
+
+    def take_reservations(self, request_ids: Sequence[str]) -> Sequence[ReservationRow]:
+        """Delete reservations and return those that were there."""
+
+    def take_expired(self, now_ms: int) -> Sequence[ReservationRow]:
+        """Delete the reservations whose lease has run out and return them, some at a time."""
+
+    def renew(self, rows: Rows) -> None:
+        """Extend leases: observed tokens, lease_until, request."""
+
+    def add_events(self, rows: Sequence[EventRow]) -> None:
+        """Insert usage events."""
+
+    def add_events_once(self, rows: Sequence[EventRow]) -> None:
+        """Insert usage events, leaving out those whose request has one already."""
+
+    def charged(self, request_ids: Sequence[str]) -> Rows:
+        """Request, charged tokens and outcome of existing events."""
+
+    def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:
+        """Those of the requests that have an adjustment in the ledger."""
+
+    def add_entries(self, rows: Sequence[EntryRow]) -> None:
+        """Insert ledger entries."""

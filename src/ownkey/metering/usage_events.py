@@ -1,0 +1,171 @@
+"""The immutable record of each call, and the sums that pages and commands show of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Row, case, cast, func, select
+
+from ownkey.access import Actor
+from ownkey.db.engine import Database
+from ownkey.db.tables import api_tokens, usage_events, users, workspaces
+
+_DAY_MS = 86_400_000
+_table = usage_events.c
+_total = _table.input_tokens + _table.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """What one attempt at a provider used, and who paid."""
+
+    id: int
+    request_id: str
+    provider: str
+    model: str
+    dialect: str
+    billed_to: str
+    provider_key_id: str | None
+    input_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    charged_tokens: int
+    estimated: bool
+    outcome: str
+    started_at: datetime
+    duration_ms: int
+    member: str | None
+    workspace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Tokens of a month: charged to the allowance, and served by own keys; and the number of events."""
+
+    allowance_tokens: int
+    own_key_tokens: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class DayUsage:
+    """Tokens of one day (UTC)."""
+
+    day: date
+    allowance_tokens: int
+    own_key_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberUsage:
+    """Tokens and requests of one person, or of one API token."""
+
+    label: str
+    kind: str
+    allowance_tokens: int
+    own_key_tokens: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderUsage:
+    """Tokens and requests at one provider (its slug)."""
+
+    provider: str
+    allowance_tokens: int
+    own_key_tokens: int
+    requests: int
+
+
+def _sum(value: ColumnElement[Any]) -> ColumnElement[int]:
+    # PostgreSQL sums a bigint to a numeric; we want a whole number from both.
+    return cast(func.coalesce(func.sum(value), 0), BigInteger)
+
+
+_allowance = _sum(_table.charged_tokens)
+_own_key = _sum(case((_table.billed_to == "own_key", _total), else_=0))
+
+
+def _of(actor: Actor, period: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return _table.organization_id == actor.organization_id, _table.period == period
+
+
+async def totals(db: Database, actor: Actor, period: str) -> Totals:
+    """The month's sums for the actor's organization."""
+    query = select(_allowance, _own_key, func.count()).where(*_of(actor, period))
+    async with db.read() as tx:
+        return Totals(*(await tx.execute(query)).one())
+
+
+async def by_day(db: Database, actor: Actor, period: str) -> Sequence[DayUsage]:
+    """Days of the month with usage, in order. A call counts on the day it started."""
+    # Milliseconds divided as whole numbers, on both databases.
+    day = cast(_table.started_at, BigInteger).op("/")(_DAY_MS).label("day")
+    query = select(day, _allowance, _own_key).where(*_of(actor, period)).group_by(day).order_by(day)
+    async with db.read() as tx:
+        rows = (await tx.execute(query)).all()
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return [DayUsage((epoch + timedelta(days=int(row[0]))).date(), row[1], row[2]) for row in rows]
+
+
+async def by_member(db: Database, actor: Actor, period: str) -> Sequence[MemberUsage]:
+    """Who used how much, most first: people, and API tokens by their name."""
+    query = (
+        select(users.c.email, users.c.name, api_tokens.c.name, _allowance, _own_key, func.count())
+        .select_from(
+            usage_events.outerjoin(users, (users.c.id == _table.user_id) & _table.api_token_id.is_(None)).outerjoin(
+                api_tokens, api_tokens.c.id == _table.api_token_id
+            )
+        )
+        .where(*_of(actor, period))
+        .group_by(users.c.email, users.c.name, _table.api_token_id, api_tokens.c.name)
+        .order_by(_sum(_total).desc())
+    )
+    async with db.read() as tx:
+        rows = (await tx.execute(query)).all()
+    return [
+        MemberUsage(token or name or email or "Unknown", "api_token" if token else "user", allowance, own, requests)
+        for email, name, token, allowance, own, requests in rows
+    ]
+
+
+async def by_provider(db: Database, actor: Actor, period: str) -> Sequence[ProviderUsage]:
+    """Usage at each provider, most first."""
+    query = (
+        select(_table.provider, _allowance, _own_key, func.count())
+        .where(*_of(actor, period))
+        .group_by(_table.provider)
+        .order_by(_sum(_total).desc())
+    )
+    async with db.read() as tx:
+        return [ProviderUsage(*row) for row in (await tx.execute(query)).all()]
+
+
+async def events(
+    db: Database, actor: Actor, period: str | None = None, since: int = 0, limit: int = 1000
+) -> Sequence[UsageEvent]:
+    """The organization's events after the one with id ``since``, oldest first, at most ``limit``."""
+    query = (
+        select(usage_events, users.c.email.label("member"), workspaces.c.name.label("workspace"))
+        .select_from(
+            usage_events.outerjoin(users, users.c.id == _table.user_id).outerjoin(
+                workspaces, workspaces.c.id == _table.workspace_id
+            )
+        )
+        .where(_table.organization_id == actor.organization_id, _table.id > since)
+        .order_by(_table.id)
+        .limit(limit)
+    )
+    if period:
+        query = query.where(_table.period == period)
+    async with db.read() as tx:
+        return [_event(row) for row in (await tx.execute(query)).all()]
+
+
+def _event(row: Row[Any]) -> UsageEvent:
+    return UsageEvent(**{name: row._mapping[name] for name in UsageEvent.__slots__})
