@@ -1,0 +1,169 @@
+"""What a provider's refusal means: the key, the money, pressure, or something else. A table with tests.
+
+The status alone does not tell: OpenAI says "no money" with 429, Anthropic with 400, 402 or 429; a bad Gemini key
+is a 400; at Together a 403 is a prompt that is too long. So rows name provider, status, and the words or the
+message that make the difference; the first that fits wins, and what no row names is read by its status.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+
+from ownkey.providers.provider import Provider
+
+
+class Failure(StrEnum):
+    """Why a provider refused, as far as it concerns the key and its account."""
+
+    KEY_REJECTED = "key_rejected"
+    """The credential is wrong, revoked or of the wrong kind."""
+    NO_MONEY = "no_money"
+    """The account has no credit, or a spend limit is reached: nothing changes by trying again."""
+    PRESSURE = "pressure"
+    """Rate limited or overloaded: trying again later helps."""
+    LIMITED = "limited"
+    """The key is real but may not do this."""
+    OUTAGE = "outage"
+    """The provider itself is failing."""
+    BAD_REQUEST = "bad_request"
+    """The request is at fault, not the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. An empty field fits everything.
+
+    ``words`` are compared with the error's type, code, status, reason and the like, in lower case;
+    ``says`` is searched in its message.
+    """
+
+    failure: Failure
+    providers: frozenset[str] = frozenset()
+    statuses: frozenset[int] = frozenset()
+    words: frozenset[str] = frozenset()
+    says: re.Pattern[str] | None = field(default=None)
+
+    def fits(self, provider: str, status: int, words: frozenset[str], message: str) -> bool:
+        """Whether every field of the row agrees."""
+        return (
+            (not self.providers or provider in self.providers)
+            and (not self.statuses or status in self.statuses)
+            and (not self.words or not self.words.isdisjoint(words))
+            and (self.says is None or self.says.search(message) is not None)
+        )
+
+
+def _row(
+    failure: Failure, providers: str = "", statuses: tuple[int, ...] = (), words: str = "", says: str | None = None
+) -> Row:
+    pattern = re.compile(says, re.IGNORECASE) if says else None
+    return Row(failure, frozenset(providers.split()), frozenset(statuses), frozenset(words.split()), pattern)
+
+
+TABLE: tuple[Row, ...] = (
+    # OpenAI and those who copy its words
+    _row(Failure.BAD_REQUEST, "openai", (401,), "mismatched_organization invalid_organization mismatched_project"),
+    _row(
+        Failure.NO_MONEY,
+        words="insufficient_quota credit_balance_exhausted billing_hard_limit_reached billing_not_active "
+        "exceeded_current_quota_error insufficient_balance",
+    ),
+    _row(Failure.PRESSURE, "openai", (500, 502, 503), "server_is_overloaded slow_down"),
+    # Anthropic
+    _row(
+        Failure.NO_MONEY,
+        "anthropic",
+        (400, 403, 429),
+        says=r"credit balance is too low|reached your specified API usage limits",
+    ),
+    _row(Failure.NO_MONEY, words="enforced_spend_limit_reached billing_error"),
+    # Gemini
+    _row(Failure.KEY_REJECTED, "gemini", (400,), "api_key_invalid"),
+    _row(Failure.KEY_REJECTED, "gemini", (400,), says=r"API key (not valid|expired|not found)"),
+    _row(Failure.KEY_REJECTED, "gemini", (403,), says=r"reported as leaked"),
+    _row(Failure.NO_MONEY, "gemini", (400, 403, 429), "payment_required"),
+    _row(Failure.NO_MONEY, "gemini", (429,), says=r"prepayment credits|spend(ing)? (cap|limit)|credits are depleted"),
+    _row(Failure.LIMITED, "gemini", (400,), says=r"location is not supported|free tier is not available"),
+    # OpenRouter: a 402 for a budget that running requests hold is over in a moment; a 403 may be moderation.
+    _row(Failure.PRESSURE, "openrouter", (402,), "in_flight_budget_exhausted"),
+    _row(Failure.NO_MONEY, "openrouter", (403,), says=r"limit exceeded|budget|insufficient credits"),
+    _row(Failure.BAD_REQUEST, "openrouter", (403,), says=r"moderation|flagged"),
+    # xAI
+    _row(Failure.KEY_REJECTED, "xai", (400,), says=r"(incorrect|invalid) API key"),
+    _row(Failure.NO_MONEY, "xai", (403, 429), says=r"any credits|available credits|spending limit"),
+    # Others
+    _row(Failure.BAD_REQUEST, "together", (403,)),
+    _row(Failure.KEY_REJECTED, "nvidia", (403,), says=r"authorization failed"),
+    _row(Failure.NO_MONEY, "fireworks", (412,), says=r"spending limit|suspended|billing"),
+    _row(Failure.LIMITED, "groq", (400,), "organization_restricted"),
+    _row(Failure.NO_MONEY, "groq", (400,), "blocked_api_access"),
+    # Anyone, by message
+    _row(Failure.PRESSURE, statuses=(503,), says=r"overloaded|high demand|too busy"),
+    _row(Failure.PRESSURE, words="overloaded_error"),
+)
+
+BY_STATUS = {
+    401: Failure.KEY_REJECTED,
+    402: Failure.NO_MONEY,
+    403: Failure.LIMITED,
+    429: Failure.PRESSURE,
+    529: Failure.PRESSURE,
+}
+
+# Members whose value is a word of the provider's vocabulary, wherever in the error they stand.
+_WORD_MEMBERS = frozenset({"type", "code", "status", "reason", "error_code", "limit_source", "error"})
+_MESSAGE_MEMBERS = frozenset({"message", "detail", "error", "raw", "msg"})
+_DEEPEST = 6
+_MOST_BYTES = 65_536
+
+
+def _members(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
+    if depth > _DEEPEST:
+        return
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if isinstance(member, str):
+                yield name, member
+            else:
+                yield from _members(member, depth + 1)
+    elif isinstance(value, list):
+        for member in value[:50]:
+            yield from _members(member, depth + 1)
+
+
+def classify(provider: Provider, status: int, body: bytes) -> Failure | None:
+    """What a reply with this status and body means for the key; None for a status below 400.
+
+    Only the first 64 KiB of the body are read. A body that is not JSON is searched as text.
+    """
+    if status < 400:
+        return None
+    words, message = frozenset[str](), body[:_MOST_BYTES].decode("utf-8", "replace")
+    try:
+        members = list(_members(msgspec.json.decode(body)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    else:
+        words = frozenset(text.lower() for name, text in members if name in _WORD_MEMBERS and len(text) <= 80)
+        message = "\n".join(text[:2_000] for name, text in members if name in _MESSAGE_MEMBERS)
+    for row in TABLE:
+        if row.fits(provider.slug, status, words, message):
+            return row.failure
+    if status >= 500:
+        return BY_STATUS.get(status, Failure.OUTAGE)
+    return BY_STATUS.get(status, Failure.BAD_REQUEST)
+
+
+def message_of(body: bytes) -> str:
+    """The sentence for people in a provider's error body, at most 300 characters; empty if there is none."""
+    try:
+        members = dict(reversed(list(_members(msgspec.json.decode(body[:_MOST_BYTES])))))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    text = next((members[name] for name in ("message", "detail", "error", "msg") if name in members), "")
+    return " ".join(text.split())[:300]

@@ -1,0 +1,87 @@
+"""The shape of a row of the provider table: what has to be known about an AI company to serve its API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from ownkey.providers.health import Health
+
+DialectName = Literal["openai", "anthropic", "gemini"]
+
+
+class Capability(StrEnum):
+    """What a provider's models can make, as the help page says it."""
+
+    TEXT = "text"
+    IMAGES = "images"
+    EMBEDDINGS = "embeddings"
+    AUDIO = "audio"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHint:
+    """A form that keys of a provider are known to have. Advice for people, never a gate.
+
+    ``example`` is what the input field shows in grey; ``pattern`` matches the whole key. An ``admin`` key
+    manages the provider's organization and cannot be used for AI requests.
+    """
+
+    example: str
+    pattern: re.Pattern[str]
+    admin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCheck:
+    """The request that tells whether a key works without spending a token, and how to read its answer.
+
+    ``verdicts`` holds this provider's exceptions to the common reading of a status (see ``key_check``).
+    ``empty_when`` names a member of the answer and the value by which a good key tells that its account has
+    no credit left, as ``("data.limit_remaining", 0)``.
+    """
+
+    path: str
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    verdicts: Mapping[int, Health] = field(default_factory=dict)
+    empty_when: tuple[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Provider:
+    """One AI company. A row is itself and nothing else, so two are equal only if they are the same row.
+
+    ``base_url`` is scheme and host only: everything after ``/<slug>`` in a gateway path is the provider's own
+    path. ``api_roots`` are the prefixes below which its API lives, the usual one first; they tell known
+    endpoints from unknown ones. ``asks_for_usage`` says that a chat stream carries usage only when the request
+    has ``stream_options.include_usage``. ``chat_limit`` is the field that caps the output of a chat.
+    """
+
+    slug: str
+    name: str
+    base_url: str
+    console_url: str
+    check: KeyCheck
+    dialect: DialectName = "openai"
+    api_roots: tuple[str, ...] = ("/v1",)
+    credential_header: str = "authorization"
+    credential_prefix: str = "Bearer "
+    key_hints: tuple[KeyHint, ...] = ()
+    assistant_model: str | None = None
+    capabilities: tuple[Capability, ...] = (Capability.TEXT,)
+    asks_for_usage: bool = True
+    chat_limit: Literal["max_completion_tokens", "max_tokens"] = "max_tokens"
+
+    @property
+    def sdk_path(self) -> str:
+        """What follows ``{public}/<slug>`` in the base URL that a program gives its SDK."""
+        return self.api_roots[0] if self.dialect == "openai" else ""
+
+    @property
+    def key_example(self) -> str:
+        """A hint for the API Key field, such as ``sk-proj-…``; empty where no form is known."""
+        return self.key_hints[0].example if self.key_hints else ""

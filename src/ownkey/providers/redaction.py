@@ -1,0 +1,84 @@
+"""Take a provider key out of text that came from the provider, in every form it may stand there."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from urllib.parse import quote, quote_plus
+
+from ownkey.credentials import Secret
+
+REDACTED = b"[redacted]"
+
+# Shorter secrets are not searched for: they would be found by accident. Real keys have 20 characters and more.
+_SHORTEST = 8
+# "sk-proj-********abcd": how providers quote a bad key. At least three stars, with what stands around them.
+_MASKED = re.compile(rb"([\w.-]{0,16})\*{3,}([\w.-]{0,16})")
+
+
+def _base64_forms(raw: bytes) -> Iterator[bytes]:
+    """What the key becomes inside base64, whatever stands before and after it.
+
+    Three bytes become four characters, so there are three alignments. Characters that depend on a neighbour
+    are left out here and taken along where the rest is found.
+    """
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + raw)
+        start = (0, 2, 3)[shift]
+        end = len(encoded) - (4 if (shift + len(raw)) % 3 else 0)
+        yield encoded[start:end]
+        yield encoded[start:end].translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def _forms(secret: Secret) -> set[bytes]:
+    text = secret.reveal()
+    raw = text.encode("utf-8", "surrogatepass")
+    quoted = quote(text, safe="", errors="surrogatepass").encode()
+    forms = {
+        raw,
+        json.dumps(text)[1:-1].encode(),
+        json.dumps(text, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass"),
+        json.dumps(text)[1:-1].replace("/", "\\/").encode(),
+        quoted,
+        re.sub(rb"%[0-9A-F]{2}", lambda m: m[0].lower(), quoted),
+        quote_plus(text, errors="surrogatepass").encode(),
+        raw.hex().encode(),
+        raw.hex().upper().encode(),
+        text.encode("utf-16-le", "surrogatepass"),
+        text.encode("utf-16-be", "surrogatepass"),
+    }
+    return forms
+
+
+def redact(data: bytes, secret: Secret) -> bytes:
+    """``data`` with the key replaced by ``[redacted]``: as it is, JSON-escaped, URL-encoded, in hex or base64.
+
+    A provider's own masking of the key (``sk-…****abcd``) is replaced too: its last characters are nobody's
+    business. Text that does not hold the key comes back as it came.
+    """
+    text = secret.reveal()
+    if len(text) < _SHORTEST:
+        return data
+    for form in sorted(_forms(secret), key=len, reverse=True):
+        if len(form) >= _SHORTEST and form in data:
+            data = data.replace(form, REDACTED)
+    for form in _base64_forms(text.encode("utf-8", "surrogatepass")):
+        if len(form) >= _SHORTEST and form in data:
+            data = re.sub(rb"[\w+/-]{0,3}" + re.escape(form) + rb"[\w+/=-]{0,4}", REDACTED, data)
+    if b"***" in data:
+        raw = text.encode("utf-8", "surrogatepass")
+
+        def hide(match: re.Match[bytes]) -> bytes:
+            head, tail = match[1], match[2]
+            masks_ours = (head and raw.startswith(head)) or (tail and raw.endswith(tail.rstrip(b".")))
+            return REDACTED if masks_ours else match[0]
+
+        data = _MASKED.sub(hide, data)
+    return data
+
+
+def redact_text(text: str, secret: Secret) -> str:
+    """``redact`` for text: what people are shown of a provider's answer."""
+    return redact(text.encode("utf-8", "surrogatepass"), secret).decode("utf-8", "replace")

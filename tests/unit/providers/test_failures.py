@@ -1,0 +1,152 @@
+"""What a provider's refusal means for the key."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ownkey.providers.failures import BY_STATUS, TABLE, Failure, classify, message_of
+from ownkey.providers.registry import PROVIDERS, find
+
+
+def openai_error(message: str, kind: str | None = None, code: str | None = None) -> dict[str, object]:
+    """An error as OpenAI and its likes write it."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def anthropic_error(kind: str, message: str, **details: str) -> dict[str, object]:
+    """An error as Anthropic writes it."""
+    return {"type": "error", "error": {"type": kind, "message": message, "details": details}, "request_id": "req_1"}
+
+
+def google_error(code: int, status: str, message: str, reason: str = "") -> dict[str, object]:
+    """An error as Google writes it."""
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason}] if reason else []
+    return {"error": {"code": code, "message": message, "status": status, "details": details}}
+
+
+CASES = [
+    (
+        "openai",
+        401,
+        openai_error("Incorrect API key provided", "invalid_request_error", "invalid_api_key"),
+        "KEY_REJECTED",
+    ),
+    ("openai", 401, openai_error("No such organization", None, "mismatched_organization"), "BAD_REQUEST"),
+    ("openai", 429, openai_error("You exceeded your quota", "insufficient_quota", "insufficient_quota"), "NO_MONEY"),
+    ("openai", 429, openai_error("No credit", "billing", "credit_balance_exhausted"), "NO_MONEY"),
+    ("openai", 429, openai_error("Slower please", "requests", "rate_limit_exceeded"), "PRESSURE"),
+    ("openai", 503, openai_error("Too many", "server_error", "server_is_overloaded"), "PRESSURE"),
+    ("openai", 500, openai_error("Sorry", "server_error"), "OUTAGE"),
+    ("openai", 403, openai_error("Missing scopes: model.request", "invalid_request_error"), "LIMITED"),
+    ("openai", 400, openai_error("Unknown parameter", "invalid_request_error", "unknown_parameter"), "BAD_REQUEST"),
+    ("openai", 404, openai_error("No such model", "invalid_request_error", "model_not_found"), "BAD_REQUEST"),
+    ("anthropic", 401, anthropic_error("authentication_error", "invalid x-api-key"), "KEY_REJECTED"),
+    (
+        "anthropic",
+        400,
+        anthropic_error("invalid_request_error", "Your credit balance is too low to go on."),
+        "NO_MONEY",
+    ),
+    (
+        "anthropic",
+        400,
+        anthropic_error("invalid_request_error", "You have reached your specified API usage limits."),
+        "NO_MONEY",
+    ),
+    ("anthropic", 402, anthropic_error("billing_error", "Pay first."), "NO_MONEY"),
+    (
+        "anthropic",
+        429,
+        anthropic_error("rate_limit_error", "Limit.", error_code="enforced_spend_limit_reached"),
+        "NO_MONEY",
+    ),
+    ("anthropic", 429, anthropic_error("rate_limit_error", "Tokens per minute."), "PRESSURE"),
+    ("anthropic", 529, anthropic_error("overloaded_error", "Overloaded"), "PRESSURE"),
+    ("anthropic", 504, anthropic_error("timeout_error", "Timed out"), "OUTAGE"),
+    ("anthropic", 400, anthropic_error("invalid_request_error", "max_tokens: field required"), "BAD_REQUEST"),
+    ("anthropic", 403, anthropic_error("permission_error", "Not yours"), "LIMITED"),
+    ("gemini", 400, google_error(400, "INVALID_ARGUMENT", "Bad key.", "API_KEY_INVALID"), "KEY_REJECTED"),
+    ("gemini", 400, google_error(400, "INVALID_ARGUMENT", "API key expired. Renew it."), "KEY_REJECTED"),
+    ("gemini", 400, google_error(400, "INVALID_ARGUMENT", "Temperature is too high."), "BAD_REQUEST"),
+    ("gemini", 400, google_error(400, "FAILED_PRECONDITION", "User location is not supported."), "LIMITED"),
+    (
+        "gemini",
+        401,
+        google_error(401, "UNAUTHENTICATED", "Wrong type.", "ACCESS_TOKEN_TYPE_UNSUPPORTED"),
+        "KEY_REJECTED",
+    ),
+    ("gemini", 403, google_error(403, "PERMISSION_DENIED", "This key was reported as leaked."), "KEY_REJECTED"),
+    ("gemini", 403, google_error(403, "PERMISSION_DENIED", "Blocked.", "API_KEY_SERVICE_BLOCKED"), "LIMITED"),
+    ("gemini", 429, google_error(429, "RESOURCE_EXHAUSTED", "Quota: requests per minute."), "PRESSURE"),
+    ("gemini", 429, google_error(429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted."), "NO_MONEY"),
+    ("gemini", 503, google_error(503, "UNAVAILABLE", "The model is overloaded."), "PRESSURE"),
+    ("deepseek", 402, openai_error("Insufficient Balance"), "NO_MONEY"),
+    ("deepseek", 401, openai_error("Authentication Fails"), "KEY_REJECTED"),
+    ("openrouter", 402, {"error": {"code": 402, "message": "Add credits", "metadata": {}}}, "NO_MONEY"),
+    (
+        "openrouter",
+        402,
+        {"error": {"code": 402, "message": "In use", "metadata": {"reason": "in_flight_budget_exhausted"}}},
+        "PRESSURE",
+    ),
+    ("openrouter", 403, {"error": {"code": 403, "message": "Key limit exceeded (total limit)"}}, "NO_MONEY"),
+    ("openrouter", 403, {"error": {"code": 403, "message": "Your input was flagged"}}, "BAD_REQUEST"),
+    ("xai", 400, {"code": "Client error", "error": "Incorrect API key provided: xa***zz."}, "KEY_REJECTED"),
+    ("xai", 400, {"code": "Client error", "error": "Unknown field: foo"}, "BAD_REQUEST"),
+    ("xai", 403, {"code": "denied", "error": "Your newly created team doesn't have any credits yet."}, "NO_MONEY"),
+    ("together", 403, openai_error("Input validation error: too long"), "BAD_REQUEST"),
+    ("together", 401, openai_error("Invalid API key"), "KEY_REJECTED"),
+    ("nvidia", 403, {"status": 403, "title": "Forbidden", "detail": "Authorization failed"}, "KEY_REJECTED"),
+    ("fireworks", 412, openai_error("Account suspended: monthly spending limit reached"), "NO_MONEY"),
+    ("groq", 400, openai_error("Spend limit", None, "blocked_api_access"), "NO_MONEY"),
+    ("moonshot", 429, openai_error("Add balance", "exceeded_current_quota_error"), "NO_MONEY"),
+    ("perplexity", 401, openai_error("You exceeded your quota", "insufficient_quota"), "NO_MONEY"),
+    ("mistral", 401, {"message": "Unauthorized", "request_id": "1"}, "KEY_REJECTED"),
+    ("mistral", 422, {"object": "error", "message": {"detail": []}, "type": "invalid_request_error"}, "BAD_REQUEST"),
+    ("cohere", 402, {"message": "Please add a payment method"}, "NO_MONEY"),
+    ("cohere", 429, {"message": "Slow down"}, "PRESSURE"),
+]
+
+
+@pytest.mark.parametrize(("slug", "status", "body", "failure"), CASES)
+def test_a_refusal_is_read_by_provider_status_and_words(slug: str, status: int, body: object, failure: str) -> None:
+    """Key, money, pressure, limits, outages and bad requests are told apart, whatever status a provider uses."""
+    assert classify(find(slug), status, json.dumps(body).encode()) is Failure[failure]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b"[]", b'"x"', b"\xff\xfe", b"[" * 100_000, b"{"])
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 429, 500, 502, 503, 529, 599])
+def test_a_body_that_says_nothing_is_read_by_its_status(status: int, body: bytes) -> None:
+    """Whatever the body is, classification never raises, and the status decides."""
+    expected = BY_STATUS.get(status, Failure.OUTAGE if status >= 500 else Failure.BAD_REQUEST)
+    assert classify(find("openai"), status, body) is expected
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 399])
+def test_what_is_no_error_is_no_failure(status: int) -> None:
+    """Below 400 there is nothing to classify."""
+    assert classify(find("openai"), status, b'{"error":{"code":"insufficient_quota"}}') is None
+
+
+def test_rows_name_known_providers() -> None:
+    """A row limited to some providers names ones that exist, so a typing error cannot disable it."""
+    assert {name for row in TABLE for name in row.providers} <= set(PROVIDERS)
+
+
+def test_the_message_for_people_is_found_and_short() -> None:
+    """The provider's sentence is taken from wherever its format has it, on one line, at most 300 characters."""
+    assert message_of(json.dumps(anthropic_error("api_error", "Oh\n no")).encode()) == "Oh no"
+    assert message_of(b'{"error":"plain text"}') == "plain text"
+    assert message_of(b'{"detail":"not found"}') == "not found"
+    assert message_of(b"<html>") == ""
+    assert len(message_of(json.dumps(openai_error("x" * 5000)).encode())) == 300
+
+
+def test_what_stands_deep_or_far_in_is_not_searched_for() -> None:
+    """An error is near the top of its body; the rest is somebody's text."""
+    deep: object = {"code": "insufficient_quota"}
+    for _ in range(10):
+        deep = {"inner": [deep]}
+    assert classify(find("openai"), 429, json.dumps(deep).encode()) is Failure.PRESSURE
