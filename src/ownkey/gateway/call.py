@@ -1,0 +1,249 @@
+"""Call: the few fields we read from a request; the body stays bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from urllib.parse import unquote
+
+import msgspec
+
+from ownkey.errors import InvalidRequest
+from ownkey.gateway import ceilings, estimates
+from ownkey.gateway.endpoints import Endpoint, find_endpoint
+from ownkey.gateway.media import Media, media_in
+from ownkey.gateway.multipart_fields import Part, only_value, read_form
+from ownkey.gateway.request_fields import (
+    DEFAULT_CHOICES,
+    FORMS,
+    LARGEST_LIMIT,
+    MOST_CHOICES,
+    NO_FORM,
+    Body,
+    decode_body,
+    flag,
+    invalid,
+    members,
+    model_name,
+    one_of,
+    prompts,
+    refuse_repetitions,
+    section_of,
+)
+from ownkey.providers.provider import Provider
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+# The fewest output tokens worth an answer, where an allowance is nearly used up. OpenAI's Responses refuse fewer.
+LEAST_OUTPUT = 16
+_NO_FIELDS = Body()
+
+
+@dataclass(slots=True)
+class Call:
+    """One AI request, as far as we look into it.
+
+    ``output_limit`` is the caller's own cap for one choice, None if there is none; ``choices`` how many answers are
+    asked for. ``reports_usage`` says that a streamed reply will carry usage without our help.
+    """
+
+    provider: Provider
+    method: str
+    path: str
+    query: str
+    endpoint: Endpoint
+    body: bytes
+    content_type: str
+    model: str = ""
+    stream: bool = False
+    reports_usage: bool = True
+    output_limit: int | None = None
+    choices: int = 1
+    least_output: int = LEAST_OUTPUT
+    form: list[Part] | None = field(default=None, repr=False)
+    fields: Body = field(default=_NO_FIELDS, repr=False)
+    may_have_media: bool = False
+    media: Media | None = field(default=None, repr=False)
+
+    @property
+    def can_limit(self) -> bool:
+        """Whether ``with_output_limit`` can cap this call; else all or nothing is admitted."""
+        return self.form is None and bool(FORMS.get(self.endpoint.kind, NO_FORM).limits)
+
+    def input_ceiling(self) -> int:
+        """Never fewer than the call's input tokens: its bytes, media and unseen content by table (``ceilings``)."""
+        if not self.endpoint.generates:
+            return 0
+        if self.form is not None:
+            return ceilings.form_ceiling(self.form, len(self.body))
+        return ceilings.input_ceiling(self.endpoint.kind, self.model, self.body, self.fields, self._media())
+
+    def input_estimate(self) -> int:
+        """About the call's input tokens, at least 1, for a reply that does not tell."""
+        if not self.endpoint.generates:
+            return 0
+        if self.form is not None:
+            return estimates.form_tokens(self.form)
+        return min(estimates.input_tokens(self.body, self._media()), max(self.input_ceiling(), 1))
+
+    def _media(self) -> Media:
+        """The images, files and sounds in the body; looked for once, and only where there may be some."""
+        if self.media is None:
+            self.media = media_in(self.body) if self.may_have_media else ()
+        return self.media
+
+    def output_maximum(self) -> int:
+        """The most output tokens that one choice can have when the caller sets no limit."""
+        return ceilings.output_maximum(self.endpoint.kind, self.model, bool(self.body))
+
+    def with_output_limit(self, limit: int) -> bytes:
+        """The body with its output capped at ``limit`` tokens a choice; a lower cap of the caller stays.
+
+        Every other member keeps the bytes of its value. A call that cannot be limited comes back as it is.
+        """
+        form = FORMS.get(self.endpoint.kind, NO_FORM)
+        if not self.can_limit:
+            return self.body
+        body = members(self.body)
+        if not form.section:
+            return msgspec.json.encode(_lowered(body, self._limit_fields(), limit))
+        section = next((name for name in form.section if name in body), form.section[0])
+        inside = members(body[section]) if bytes(body.get(section, b"null")) != b"null" else {}
+        return msgspec.json.encode({**body, section: _lowered(inside, form.limits, limit)})
+
+    def _limit_fields(self) -> tuple[str, ...]:
+        """The members that cap the output; the first is the one to add where there is none."""
+        fields = FORMS[self.endpoint.kind].limits
+        if self.endpoint.kind == "chat" and self.provider.chat_limit == "max_tokens":
+            return ("max_tokens", "max_completion_tokens")
+        return fields
+
+    def with_usage_reported(self, body: bytes) -> bytes:
+        """``body`` with ``stream_options.include_usage``, its other members untouched."""
+        found = members(body)
+        options = members(found["stream_options"]) if bytes(found.get("stream_options", b"null")) != b"null" else {}
+        return msgspec.json.encode({**found, "stream_options": {**options, "include_usage": True}})
+
+
+def _lowered(found: dict[str, msgspec.Raw], names: tuple[str, ...], limit: int) -> dict[str, object]:
+    lowered: dict[str, object] = {**found}
+    present = [name for name in names if bytes(found.get(name, b"null")) != b"null"]
+    for name in present:
+        if int(bytes(found[name])) > limit:
+            lowered[name] = limit
+    if not present:
+        lowered[names[0]] = limit
+    return lowered
+
+
+# A path that could be read as another one by whoever handles it next.
+_AMBIGUOUS = re.compile(r"[\\?#%\x00-\x20\x7f]|//|/\.{1,2}(/|$)")
+_GEMINI_MODEL = re.compile(r"/models/([^/]+):[A-Za-z]+$|/(tunedModels/[^/]+):[A-Za-z]+$")
+_DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/")
+_JSON_KINDS = frozenset({*FORMS, "compact", "embeddings", "speech"}) - {"images"}
+_LONGEST_REMEMBERED = 500
+_USAGE_ON_REQUEST = ("chat", "completions")
+
+
+@lru_cache(2_048)
+def _located(provider: Provider, method: str, path: str) -> tuple[str, Endpoint, str]:
+    """The path with its escapes undone, the endpoint there, and the model that the path names."""
+    plain = unquote(path, errors="replace") if "%" in path else path
+    if not plain.startswith("/") or not plain.isascii() or _AMBIGUOUS.search(plain):
+        raise InvalidRequest("The path is not a plain one: use the provider's own path, without '..' or '//'.")
+    endpoint = find_endpoint(provider, method, plain)
+    found = _GEMINI_MODEL.search(plain) if endpoint.dialect.name == "gemini" else _DEPLOYMENT.search(plain)
+    return plain, endpoint, model_name(next(name for name in found.groups() if name)) if found else ""
+
+
+def without_key(query: str) -> str:
+    """The query less every ``key`` parameter, however it is written: a client's credential never goes upstream."""
+    if "key" not in query.lower() and "%" not in query:
+        return query
+    return "&".join(pair for pair in query.split("&") if unquote(pair.partition("=")[0]).lower() != "key")
+
+
+def read_call(provider: Provider, method: str, path: str, query: str, headers: Headers, body: bytes) -> Call:
+    """Read a request to ``provider``; ``path`` and ``query`` are what follows ``/<slug>`` in its address.
+
+    Raises ``InvalidRequest`` for what we would have to guess about: an ambiguous path, a body that is not the JSON
+    object (or form) its endpoint takes, a member we act on that is there twice, or of the wrong type, or absurd.
+    """
+    # What is long is not worth remembering.
+    locate = _located if len(path) <= _LONGEST_REMEMBERED else _located.__wrapped__
+    plain, endpoint, model = locate(provider, method, path)
+    content_type = ""
+    for name, value in headers:
+        if name == b"content-type":
+            if content_type:
+                raise InvalidRequest("The request has two Content-Type headers.")
+            content_type = value.decode("latin-1")
+        elif name == b"content-encoding" and body and value.strip().lower() not in (b"", b"identity"):
+            raise InvalidRequest("Send the request body uncompressed.")
+        elif name == b"upgrade" and b"websocket" in value.lower():
+            endpoint = Endpoint("realtime", endpoint.dialect, generates=True, refused=True)
+    call = Call(provider, method, path, without_key(query) if query else "", endpoint, body, content_type)
+    if not endpoint.generates:
+        return call
+    call.model = model
+    if body and content_type[:10].lower() == "multipart/":
+        _read_form(call)
+    elif endpoint.kind == "unknown":
+        with contextlib.suppress(InvalidRequest):  # what its members mean is the provider's business
+            _read_json(call, plain)
+    elif body or endpoint.kind in _JSON_KINDS:
+        _read_json(call, plain)
+    return call
+
+
+def _read_json(call: Call, path: str) -> None:
+    kind = call.endpoint.kind
+    body = decode_body(kind, call.body)
+    call.fields, call.may_have_media = body, refuse_repetitions(kind, call.body)
+    form = FORMS.get(kind, NO_FORM)
+    section = section_of(body, form)
+    call.output_limit = one_of(section, form.limits, LARGEST_LIMIT)
+    call.choices = one_of(section, form.choices, MOST_CHOICES) or DEFAULT_CHOICES.get(kind, 1)
+    if kind == "completions":
+        call.choices *= prompts(body.prompt)
+    _read_model(call, body)
+    if call.endpoint.dialect.name == "gemini" and kind != "interactions":
+        call.stream = path.endswith(":streamGenerateContent")
+    else:
+        call.stream = flag(body.stream, "stream")
+    if call.stream and kind in _USAGE_ON_REQUEST:
+        options = body.stream_options
+        if options is not None and not isinstance(options, dict):
+            raise invalid("'stream_options' must be an object.", "stream_options")
+        call.reports_usage = not call.provider.asks_for_usage or (options or {}).get("include_usage") is True
+    if flag(body.background, "background") or (kind == "chat" and flag(body.deferred, "deferred")):
+        call.endpoint = call.endpoint.postponed()
+    if kind == "messages" and isinstance(body.thinking, dict) and type(body.thinking.get("budget_tokens")) is int:
+        call.least_output = max(LEAST_OUTPUT, body.thinking["budget_tokens"] + 1)
+
+
+def _read_model(call: Call, body: Body) -> None:
+    """One resolver: the path's model where it has one, and then the body may not name another."""
+    named = model_name(body.model if body.model is not None else body.agent)
+    if not call.model:
+        call.model = named.removeprefix("models/") if call.endpoint.dialect.name == "gemini" else named
+    elif call.endpoint.dialect.name == "gemini" and named and named.removeprefix("models/") != call.model:
+        raise invalid(f"The path asks for the model {call.model!r}, the body for {named!r}.", "model")
+
+
+def _read_form(call: Call) -> None:
+    """A multipart form: the same fields, as text."""
+    parts = call.form = read_form(call.content_type, call.body)
+    call.model = call.model or model_name(only_value(parts, "model"))
+    stream = only_value(parts, "stream")
+    if stream is not None and stream.lower() not in ("true", "false", "1", "0", ""):
+        raise invalid("'stream' must be true or false.", "stream")
+    call.stream = stream is not None and stream.lower() in ("true", "1")
+    choices = only_value(parts, "n")
+    if choices:
+        if not re.fullmatch(r"[1-9][0-9]{0,2}", choices) or int(choices) > MOST_CHOICES:
+            raise invalid(f"'n' must be a whole number from 1 to {MOST_CHOICES}.", "n")
+        call.choices = int(choices)

@@ -1,0 +1,79 @@
+"""What a provider has said so far about the tokens of one call."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ownkey.metering.usage import Usage
+
+# More than any model can read or write: a count beyond it is a fault, and the reply is estimated instead.
+MOST_TOKENS = 1_000_000_000
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """Token counts as a provider reported them, on one footing; None: nothing said about it.
+
+    ``cache_outside`` says that cached and cache-write tokens are not part of ``input_tokens`` (Anthropic).
+    ``final`` says that the provider will not report a higher figure: the reply was complete at that point;
+    ``provisional`` that the output is only what it began with, whatever comes after (Anthropic's first event).
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cache_outside: bool = False
+    final: bool = False
+    provisional: bool = False
+
+    def whole_input(self) -> int | None:
+        """All input tokens, cached ones included; None if the provider said nothing."""
+        if self.input_tokens is None or not self.cache_outside:
+            return self.input_tokens
+        return self.input_tokens + (self.cached_input_tokens or 0) + (self.cache_write_tokens or 0)
+
+    def usage(self) -> Usage:
+        """The usage as reported; what was not reported is zero."""
+        return Usage(
+            self.whole_input() or 0,
+            self.output_tokens or 0,
+            self.cached_input_tokens or 0,
+            self.cache_write_tokens or 0,
+            self.reasoning_tokens or 0,
+        )
+
+    def updated_by(self, later: Reported) -> Reported:
+        """Both reports merged by field: what the later one says wins, what it leaves out stays."""
+        return Reported(
+            self.input_tokens if later.input_tokens is None else later.input_tokens,
+            self.output_tokens if later.output_tokens is None else later.output_tokens,
+            self.cached_input_tokens if later.cached_input_tokens is None else later.cached_input_tokens,
+            self.cache_write_tokens if later.cache_write_tokens is None else later.cache_write_tokens,
+            self.reasoning_tokens if later.reasoning_tokens is None else later.reasoning_tokens,
+            later.cache_outside,
+            later.final,
+            later.provisional,
+        )
+
+
+def count(value: object) -> int | None:
+    """A reported number of tokens; None for what cannot be one (text, a negative or an absurd number)."""
+    if type(value) is int or type(value) is float:
+        return int(value) if 0 <= value <= MOST_TOKENS else None
+    return None
+
+
+def reconciled(input_tokens: int | None, output_tokens: int | None, total: int | None) -> tuple[int | None, int | None]:
+    """Input and output completed from a reported total.
+
+    A total above the sum of its parts holds tokens that no part shows (hidden thinking at Gemini's and xAI's
+    OpenAI-compatible endpoints): the difference is output.
+    """
+    if total is None:
+        return input_tokens, output_tokens
+    if input_tokens is None:
+        return max(total - (output_tokens or 0), 0), output_tokens or 0
+    if output_tokens is None or total > input_tokens + output_tokens:
+        return input_tokens, max(total - input_tokens, 0)
+    return input_tokens, output_tokens

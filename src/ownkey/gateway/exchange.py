@@ -1,0 +1,391 @@
+"""One AI request's life: admit, forward, watch, settle. Every request takes this one path.
+
+A plain reply is a stream of one chunk; an own-key call reserves nothing. An exchange is a chain of callbacks rather
+than a task, because tens of thousands of them pass each second. Whatever ends it, it settles exactly once, and before
+the last bytes of the reply leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from ownkey.errors import OwnkeyError, ProviderFailed, ProviderTimedOut
+from ownkey.gateway import headers as header_rules
+from ownkey.gateway.call import Call
+from ownkey.gateway.client import Client, refuse
+from ownkey.gateway.routing import Route, admission_request, key_rejected
+from ownkey.gateway.upstream import Connection
+from ownkey.gateway.usage_filter import UsageChunkFilter
+from ownkey.gateway.watch import ReplyWatch
+from ownkey.metering.reservations import Admission, Caller, KeyRow
+from ownkey.metering.settlement import Outcome, Renew, Settle
+from ownkey.metering.usage import NOTHING_USED, Usage, charge
+from ownkey.providers.failures import Failure, classify
+from ownkey.providers.redaction import redact
+
+if TYPE_CHECKING:
+    from ownkey.gateway.relay import Relay
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_ERROR = 1 << 20
+
+
+class Exchange:
+    """A call on its way: ``start`` sets it going, ``client_gone`` and ``expire`` may cut it short."""
+
+    __slots__ = (
+        "_admission", "_caller", "_client", "_connection", "_error", "_filter", "_flushed", "_forwarded", "_gone",
+        "_held", "_relay", "_reply_headers", "_route", "_sent", "_settled", "_started_ms", "_status", "_watch",
+        "call", "paused", "refusal", "request_id", "started", "touched",
+    )  # fmt: skip
+
+    def __init__(
+        self, relay: Relay, client: Client, caller: Caller, call: Call, forwarded: bytes, request_id: str
+    ) -> None:
+        self._relay = relay
+        self._client = client
+        self._caller = caller
+        self.call = call
+        self._forwarded = forwarded
+        self.request_id = request_id
+        self.started = self.touched = relay.now()
+        self._started_ms = relay.now_ms()
+        self._admission: Admission | None = None
+        self._route: Route | None = None
+        self._connection: Connection | None = None
+        self._watch: ReplyWatch | None = None
+        self._filter: UsageChunkFilter | None = None
+        self._held: list[bytes] = []
+        self._reply_headers: list[tuple[bytes, bytes]] = []
+        self._error: list[bytes] | None = None
+        self._status = 0
+        self._sent = self._flushed = self._settled = self._gone = False
+        self.paused = False
+        self.refusal: OwnkeyError | None = None
+
+    # Admit
+
+    def start(self) -> None:
+        """Ask for admission; everything else follows."""
+        self._relay.active[self.request_id] = self
+        has_platform_key = self._relay.router.has_platform_key(self.call.provider)
+        command = admission_request(self.call, self._caller, self.request_id, has_platform_key)
+        self._relay.writer.admit(command, self._admitted)
+
+    def _admitted(self, outcome: Admission | OwnkeyError) -> None:
+        if isinstance(outcome, OwnkeyError):
+            self._refuse(outcome)
+            return
+        self._admission = outcome
+        if self._gone or self._relay.stopping:
+            self._release(None if self._gone else self._relay.shutting_down())
+            return
+        try:
+            self._route = self._relay.route(self.call.provider, outcome)
+        except OwnkeyError as error:
+            self._release(error)
+            return
+        connection = self._relay.pool.idle(self._route.origin)
+        if connection is not None:
+            self._send(connection)
+        else:
+            self._relay.pool.connect(self._route.origin, self._connected)
+
+    # Forward
+
+    def _connected(self, outcome: Connection | Exception) -> None:
+        assert self._admission is not None
+        if isinstance(outcome, Exception):
+            timed_out = isinstance(outcome, TimeoutError)
+            self._release(None if self._gone else ProviderTimedOut() if timed_out else ProviderFailed())
+        elif self._gone:
+            self._relay.pool.give_back(outcome)
+            self._release(None)
+        elif self._admission.key is not None:
+            # Connecting took a while, and the key may have been replaced or removed since it was read.
+            admission = self._admission
+            self._relay.writer.current_key(
+                admission.organization_id, self.call.provider.slug, lambda key: self._checked(outcome, key)
+            )
+        else:
+            self._send(outcome)
+
+    def _checked(self, connection: Connection, key: KeyRow | OwnkeyError | None) -> None:
+        assert self._admission is not None
+        if not isinstance(key, OwnkeyError) and key == self._admission.key and not self._gone and not connection.closed:
+            self._send(connection)
+            return
+        self._relay.pool.give_back(connection)
+        if self._gone:
+            self._release(None)
+        elif isinstance(key, OwnkeyError):
+            self._refuse(key)
+        else:
+            self._admission = None
+            self.start()
+
+    def _send(self, connection: Connection) -> None:
+        assert self._admission is not None
+        assert self._route is not None
+        call = self.call
+        try:
+            body = self._outgoing_body(self._admission.output_limit)
+        except OwnkeyError as error:
+            self._relay.pool.give_back(connection)
+            self._release(error)
+            return
+        length = b"content-length: %d\r\n" % len(body) if body or call.method in ("POST", "PUT", "PATCH") else b""
+        origin = self._route.origin
+        target = f"{call.method} {origin.prefix}{call.path}{'?' if call.query else ''}{call.query} HTTP/1.1\r\n"
+        head = f"{target}host: {origin.host_header}\r\n".encode("latin-1")
+        self._connection, self._sent = connection, True
+        self.touched = self._relay.now()
+        connection.request(
+            b"".join((head, self._route.credential, self._forwarded, length, b"\r\n", body)),
+            self,
+            call.method == "HEAD",
+        )
+
+    def _outgoing_body(self, limit: int | None) -> bytes:
+        """The caller's body, with what the allowance and the metering need; raises ``InvalidRequest``."""
+        call, body = self.call, self.call.body
+        if limit is not None:
+            body = call.with_output_limit(limit)
+            call.output_limit = limit  # an estimate must not pass it either
+        if call.stream and not call.reports_usage:
+            body = call.with_usage_reported(body)
+            self._filter = UsageChunkFilter()
+        return body
+
+    # Watch
+
+    def on_head(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
+        """The provider answers: an error is gathered first, anything else passes on."""
+        self.touched = self._relay.now()
+        self._status = status
+        if status >= 400:
+            self._error = []
+            self._reply_headers = headers
+            return
+        content_type = content_encoding = ""
+        for name, value in headers:
+            if name == b"content-type":
+                content_type = value.decode("latin-1")
+            elif name == b"content-encoding":
+                content_encoding = value.decode("latin-1")
+        self._watch = ReplyWatch(self.call, content_type, content_encoding)
+        if "event-stream" not in content_type or content_encoding not in ("", "identity"):
+            self._filter = None
+        self._begin(status, headers, None if self._filter else length)
+
+    def on_data(self, pieces: list[bytes], complete: bool) -> None:
+        """Some of the provider's body."""
+        self.touched = self._relay.now()
+        if self._error is not None:
+            self._gather_error(pieces, complete)
+            return
+        watch = self._watch
+        assert watch is not None
+        for piece in pieces:
+            watch.feed(piece)
+        if self._filter is not None:
+            pieces = [self._filter.feed(piece) for piece in pieces]
+            if complete:
+                pieces.append(self._filter.flush())
+        if complete:
+            self._connection = None
+            self._held += pieces
+            usage = watch.usage(True)
+            # A reply that reports its usage has not failed; only one that does not is worth reading for an error.
+            failed = (usage.estimated or not usage.total_tokens) and watch.provider_failed
+            self._settle("failed" if failed else "finished", usage, self._deliver_end)
+            return
+        self._deliver()
+        if any(marker in piece for piece in pieces for marker in self.call.endpoint.dialect.end_markers()):
+            # For the client this is the end, so it waits for the settlement, or for more bytes.
+            self._held = pieces
+            return
+        for piece in pieces:
+            self._client.write(piece)
+        self._client.flush()
+        self._flushed = True
+
+    def on_broken(self, reason: str) -> None:
+        """The provider's connection was lost in the middle of this exchange."""
+        self._connection = None
+        log.info("provider broke off", request_id=self.request_id, provider=self.call.provider.slug, reason=reason)
+        self._fail(ProviderFailed())
+
+    def _gather_error(self, pieces: list[bytes], complete: bool) -> None:
+        assert self._error is not None
+        assert self._admission is not None
+        assert self._route is not None
+        if sum(map(len, self._error)) < _LONGEST_ERROR:
+            self._error += pieces
+        if not complete:
+            return
+        self._connection = None
+        body = redact(b"".join(self._error), self._route.secret)
+        failure = classify(self.call.provider, self._status, body)
+        own_key = self._admission.key
+        if own_key is not None and failure is not None:
+            self._relay.key_failed(own_key, failure, body)
+        if failure is Failure.KEY_REJECTED:
+            error = key_rejected(self.call.provider, own_key is not None, body)
+            self._settle("refused", NOTHING_USED, lambda: self._refuse(error))
+            return
+        self._begin(self._status, self._reply_headers, len(body))
+        self._held = [body]
+        self._settle("refused", NOTHING_USED, self._deliver_end)
+
+    # Settle
+
+    def _settle(self, outcome: Outcome, usage: Usage, then: Callable[[], None]) -> None:
+        """Record what was used, once, then go on. The one place every sent call comes through."""
+        if self._settled:
+            return
+        self._settled = True
+        admission, call = self._admission, self.call
+        assert admission is not None
+        if not call.endpoint.generates:
+            usage = NOTHING_USED
+        key_id = admission.key.id if admission.key else None
+        charged = charge(usage, "own_key" if key_id else "allowance", self._relay.weights(admission.plan))
+        now = self._relay.now()
+        if key_id is not None and outcome == "finished":
+            self._relay.key_worked(admission.key)
+        self._relay.metrics.settled(call.provider.slug, admission.billed_to, outcome, usage, now - self.started)
+        self._relay.writer.settle(
+            Settle(
+                request_id=self.request_id,
+                organization_id=admission.organization_id,
+                workspace_id=admission.workspace_id,
+                period=admission.period,
+                provider=call.provider.slug,
+                model=call.model,
+                dialect=call.endpoint.dialect.name,
+                provider_key_id=key_id,
+                api_token_id=admission.api_token_id,
+                user_id=admission.user_id,
+                usage=usage,
+                charged=charged,
+                outcome=outcome,
+                started_ms=self._started_ms,
+                duration_ms=int((now - self.started) * 1000),
+            ),
+            then,
+        )
+
+    def _release(self, error: OwnkeyError | None) -> None:
+        """Nothing was sent: give the reservation back, and tell the client why unless it is gone."""
+        assert self._admission is not None
+        if self._admission.key is None:
+            self._relay.writer.release(self.request_id)
+        if error is not None:
+            self._refuse(error)
+        else:
+            self._done()
+
+    def _fail(self, error: OwnkeyError) -> None:
+        """The provider failed after the call was sent: charge what it had generated, and say so to the client."""
+        usage = self._watch.usage(False) if self._watch else NOTHING_USED
+        self._settle("failed", usage, lambda: self._break_off(error))
+
+    # Ways to end
+
+    def client_gone(self) -> None:
+        """The client hung up: stop the provider at once, and charge what it had generated."""
+        self._gone = True
+        if not self._sent or self._settled:
+            return
+        self._drop_connection()
+        if self._watch is not None:
+            usage = self._watch.usage(False)
+        elif self._error is not None:
+            usage = NOTHING_USED
+        else:
+            usage = Usage(input_tokens=self.call.input_estimate(), estimated=True)
+        self._settle("cancelled", usage, self._done)
+
+    def expire(self, error: OwnkeyError) -> None:
+        """The provider was silent for too long, or we are stopping."""
+        if self._sent and not self._settled:
+            self._drop_connection()
+            self._fail(error)
+
+    def renewal(self) -> Renew | None:
+        """What to note of a live call so that its reservation outlives a crash of this node."""
+        if self._admission is None or self._admission.key is not None or self._settled:
+            return None
+        return Renew(self.request_id, self._watch.output_so_far() if self._watch else 0)
+
+    def is_overdue(self, now: float, first_byte: float, idle: float) -> bool:
+        """Whether the provider has kept us waiting longer than it may."""
+        waits = self._sent and not self._settled and not self.paused
+        return waits and now - self.touched > (idle if self._status else first_byte)
+
+    def pause(self) -> None:
+        """The client reads slowly: let the provider wait."""
+        if self._connection is not None:
+            self.paused = True
+            self._connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if self._connection is not None:
+            self.paused = False
+            self.touched = self._relay.now()
+            self._connection.transport.resume_reading()
+
+    def _begin(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
+        assert self._admission is not None
+        assert self._route is not None
+        block = header_rules.reply_block(headers, self.request_id, self._admission)
+        if (secret := self._route.secret.reveal().encode()) in block:
+            block = block.replace(secret, b"[redacted]")
+        self._client.begin(status, block, length)
+
+    def _deliver(self) -> None:
+        for piece in self._held:
+            self._client.write(piece)
+        self._held = []
+
+    def _deliver_end(self) -> None:
+        if not self._gone:
+            self._deliver()
+            self._client.end()
+        self._done()
+
+    def _break_off(self, error: OwnkeyError) -> None:
+        if self._gone:
+            self._done()
+        elif not self._flushed:
+            self._refuse(error)
+        else:
+            if self._filter is not None:
+                self._held.append(self._filter.flush())
+            self._deliver()
+            if self.call.stream and self._watch is not None and self._watch.is_event_stream:
+                self._client.write(b"\n\n" + self.call.endpoint.dialect.error_event(error, self.request_id))
+            self._client.flush()
+            self._client.abort()
+            self._done()
+
+    def _refuse(self, error: OwnkeyError) -> None:
+        self.refusal = error
+        if not self._gone:
+            refuse(self._client, self.call, error, self.request_id)
+        self._relay.metrics.refused(self.call.provider.slug, error.code)
+        self._done()
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _done(self) -> None:
+        self._relay.active.pop(self.request_id, None)

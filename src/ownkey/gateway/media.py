@@ -1,0 +1,95 @@
+"""Find the images, files, sounds and videos of a request, in any of the formats.
+
+Only parts of messages are looked at, and results of tools: what stands elsewhere, in text or in free JSON, is text to
+the model however it is dressed up, and counts by its bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+Medium = Literal["image", "audio", "video", "file"]
+Media = Sequence[tuple[Medium, int]]
+"""What each medium of a request is, and how many bytes of it stand in the request; 0: it is kept elsewhere."""
+
+_DEEPEST = 6
+_DATA_URL = re.compile(r"data:(image|audio|video)/")
+
+
+class _Messages(msgspec.Struct):
+    """Where messages are, in every format."""
+
+    messages: Any = None
+    contents: Any = None
+    input: Any = None
+
+
+_messages = msgspec.json.Decoder(_Messages)
+
+
+def media_in(body: bytes) -> Media:
+    """The media of a request whose body is known to be JSON, in order; of one nested too deeply, a file."""
+    try:
+        found = _messages.decode(body)
+    except RecursionError:
+        return [("file", 0)]
+    media = []
+    for messages in (found.messages, found.contents, found.input):
+        media += [medium for part in _parts(messages) if (medium := _medium(part)) is not None]
+    return media
+
+
+def _parts(value: object, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """The parts of all messages: in their content, in results of tools, nowhere else."""
+    if depth > _DEEPEST or not isinstance(value, list):
+        return
+    for item in value:
+        if isinstance(item, dict):
+            yield item
+            for name in ("content", "parts", "output"):
+                yield from _parts(item.get(name), depth + 1)
+            response = item.get("functionResponse") or item.get("function_response")
+            if isinstance(response, dict):
+                yield from _parts(response.get("parts"), depth + 1)
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, str) else 0
+
+
+def _medium(part: dict[str, Any]) -> tuple[Medium, int] | None:
+    """What one part is, and how many bytes of it stand in the request; None if it is text."""
+    kind = part.get("type")
+    if kind in ("image_url", "input_image", "video_url"):
+        url = part.get("image_url") or part.get("video_url")
+        url = url.get("url") if isinstance(url, dict) else url
+        inline = _length(url) if isinstance(url, str) and _DATA_URL.match(url) else 0
+        return ("video" if kind == "video_url" else "image"), inline
+    if kind == "input_audio":
+        sound = part.get("input_audio")
+        return "audio", _length(sound.get("data")) if isinstance(sound, dict) else _length(sound)
+    if kind in ("file", "input_file", "item_reference"):
+        return "file", 0
+    if kind in ("image", "document", "audio", "video"):
+        source = part.get("source")
+        source = source if isinstance(source, dict) else part
+        inline = _length(source.get("data")) if source.get("type") not in ("text", "content") else 0
+        return ("file" if kind == "document" else kind), inline
+    blob = part.get("inlineData") or part.get("inline_data") or part.get("fileData") or part.get("file_data")
+    return _blob(blob) if isinstance(blob, dict) else None
+
+
+def _blob(blob: dict[str, Any]) -> tuple[Medium, int]:
+    """Gemini's parts say what they are by their media type; what is no picture or sound is a file."""
+    media_type = blob.get("mimeType") or blob.get("mime_type")
+    kind = media_type.partition("/")[0] if isinstance(media_type, str) else ""
+    inline = _length(blob.get("data"))
+    if kind == "image":
+        return "image", inline
+    if kind == "audio":
+        return "audio", inline
+    return ("video" if kind == "video" else "file"), inline

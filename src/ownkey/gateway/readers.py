@@ -1,0 +1,171 @@
+"""The forms a reply can have, read piece by piece: events, a document, plain text or sound.
+
+Each reads a byte once and holds a bounded number of them, whatever a provider sends: of an event or a document
+beyond a megabyte only usage is kept (``json_scan``).
+"""
+
+from __future__ import annotations
+
+from ownkey.gateway import sse
+from ownkey.gateway.dialects.dialect import Dialect
+from ownkey.gateway.dialects.reported import Reported
+from ownkey.gateway.estimates import BYTES_PER_AUDIO_TOKEN, BYTES_PER_TOKEN, tokens_of_text
+from ownkey.gateway.json_scan import JsonScan
+
+MOST_HELD = 1_048_576
+_EVENT_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_ENOUGH_TO_TELL = 8
+
+
+class EventReader:
+    """Reads server-sent events: usage, whether one is an error, and how much the model wrote."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.reported: Reported | None = None
+        self.failed = False
+        self._dialect = dialect
+        self._rest = b""
+        self._deltas = 0
+        self._text_bytes = 0
+        self._large: JsonScan | None = None  # reads an event that is too large to hold
+
+    def take(self, data: bytes) -> None:
+        """The next bytes. A CR at their end may be half of a line end, and waits for what follows."""
+        data = self._rest + data
+        cut = data.endswith(b"\r")
+        whole, blank_line, rest = sse.with_line_feeds(data[:-1] if cut else data).rpartition(b"\n\n")
+        if blank_line:
+            for event in whole.split(b"\n\n"):
+                self._read(event)
+        if self._large is None and len(rest) > MOST_HELD:
+            self._large = JsonScan(self._dialect.usage_paths)
+        if self._large is not None:
+            self._large.take(rest)
+            rest = b"\n" if rest.endswith(b"\n") else b""  # perhaps half of the blank line
+        self._rest = rest + b"\r" if cut else rest
+
+    def end(self) -> None:
+        """The stream is over: an event without its blank line is read too, as far as it goes."""
+        rest, self._rest = sse.with_line_feeds(self._rest).strip(b"\n"), b""
+        if rest or self._large is not None:
+            self._read(rest)
+
+    def _read(self, event: bytes) -> None:
+        if self._large is not None or len(event) > MOST_HELD:
+            self._read_large(event)
+            return
+        payload = sse.payload(event)
+        if not payload:
+            return
+        dialect = self._dialect
+        written = dialect.emitted(payload)
+        if written:
+            self._deltas += 1
+            self._text_bytes += written
+        elif b'"error"' in payload and dialect.is_error(payload):
+            self.failed = True
+        if dialect.mentions_usage(payload):
+            self.reported = dialect.merged(self.reported, dialect.reported_in_body(payload))
+
+    def _read_large(self, rest: bytes) -> None:
+        """The end of an event that was too large to hold, or such an event in one piece."""
+        scan, self._large = self._large or JsonScan(self._dialect.usage_paths), None
+        scan.take(rest)
+        self._deltas += 1
+        self._text_bytes += scan.text_bytes
+        for member in scan.members():
+            self.reported = self._dialect.merged(self.reported, self._dialect.reported_in_body(member))
+
+    def output_tokens(self) -> int:
+        """About how many tokens the model wrote: one an event, or one for four bytes, whichever is more."""
+        large = self._large.text_bytes if self._large is not None else 0
+        return max(self._deltas, tokens_of_text(self._text_bytes + large))
+
+
+class DocumentReader:
+    """Reads a JSON document, an array that grows, or one document a line."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._held: bytearray | None = bytearray()
+        self._scan = JsonScan(dialect.usage_paths)
+        self._found: Reported | None = None
+
+    def take(self, data: bytes) -> None:
+        """The next bytes."""
+        self._scan.take(data)
+        for member in self._scan.members():
+            self._found = self._dialect.merged(self._found, self._dialect.reported_in_body(member))
+        if self._held is not None:
+            self._held += data
+            if len(self._held) > MOST_HELD:
+                self._held = None
+
+    def end(self) -> None:
+        """The reply is over; a document is read as far as it goes."""
+
+    @property
+    def reported(self) -> Reported | None:
+        """What the document reports so far."""
+        if self._held is None:
+            return self._found
+        return self._dialect.reported_in_body(bytes(self._held)) or self._found
+
+    @property
+    def failed(self) -> bool:
+        """Whether the whole document is an error."""
+        return self._held is not None and b'"error"' in self._held and self._dialect.is_error(bytes(self._held))
+
+    def output_tokens(self) -> int:
+        """About how many tokens the model wrote: one for four bytes of its text."""
+        return tokens_of_text(self._scan.text_bytes)
+
+
+class TextReader:
+    """Counts the bytes of a reply that has no structure for us: plain text, an unknown encoding."""
+
+    reported: Reported | None = None
+    failed = False
+    bytes_per_token = BYTES_PER_TOKEN
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._length = 0
+
+    def take(self, data: bytes) -> None:
+        """The next bytes."""
+        self._length += len(data)
+
+    def end(self) -> None:
+        """The reply is over."""
+
+    def output_tokens(self) -> int:
+        """About how many tokens so many bytes are."""
+        return -(-self._length // self.bytes_per_token)
+
+
+class SoundReader(TextReader):
+    """The same for speech."""
+
+    bytes_per_token = BYTES_PER_AUDIO_TOKEN
+
+
+Reader = EventReader | DocumentReader | TextReader
+
+
+def form_of(content_type: str, beginning: bytes, *, more_may_come: bool) -> type[Reader] | None:
+    """Which of the readers a reply needs: by its first bytes, and by its content type where they do not tell.
+
+    Some providers send events as ``application/json`` or without a type. None: not enough bytes to tell yet.
+    """
+    start = beginning[:256].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:1] in (b"{", b"["):
+        return DocumentReader
+    if start.startswith(_EVENT_BEGINNINGS):
+        return EventReader
+    if more_may_come and len(start) < _ENOUGH_TO_TELL:
+        return None
+    if "event-stream" in content_type:
+        return EventReader
+    if content_type.startswith("text/") or "subrip" in content_type or not content_type:
+        return TextReader
+    return DocumentReader if "json" in content_type else SoundReader

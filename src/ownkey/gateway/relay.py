@@ -1,0 +1,148 @@
+"""Relay: what all exchanges of a process share, and the one timer that looks after them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import structlog
+
+from ownkey.errors import OwnkeyError, ProviderTimedOut, Unavailable
+from ownkey.gateway.exchange import Exchange
+from ownkey.gateway.metrics import Metrics, in_flight
+from ownkey.gateway.routing import Route, Router
+from ownkey.gateway.upstream import Pool
+from ownkey.metering.reservations import Admission, KeyRow
+from ownkey.metering.writer import Writer
+from ownkey.node import Node
+from ownkey.providers.failures import Failure, message_of
+from ownkey.providers.health import Health
+from ownkey.providers.provider import Provider
+from ownkey.vault import provider_keys
+
+log = structlog.get_logger(__name__)
+
+_SWEEP_SECONDS = 1.0
+_NOTE_SECONDS = 60.0
+_HEALTH_AFTER: Mapping[Failure, Health] = {
+    Failure.KEY_REJECTED: Health.REJECTED,
+    Failure.NO_MONEY: Health.OUT_OF_CREDIT,
+    Failure.PRESSURE: Health.LIMITED,
+    Failure.LIMITED: Health.LIMITED,
+    Failure.OUTAGE: Health.UNREACHABLE,
+}
+
+
+class Relay:
+    """The data plane of one process."""
+
+    def __init__(self, node: Node, writer: Writer) -> None:
+        self.node = node
+        self.writer = writer
+        self.pool = Pool(node.settings.connect_timeout)
+        self.router = Router(node.settings, node.keyring, self.pool)
+        self.metrics = Metrics()
+        self.active: dict[str, Exchange] = {}
+        self.stopping = False
+        self.now: Callable[[], float] = time.monotonic
+        self._weights = {code: plan.weights for code, plan in node.catalogue.items()}
+        self._noted: dict[str, tuple[Health, float]] = {}
+        self._used: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970, for records."""
+        return time.time_ns() // 1_000_000
+
+    def weights(self, plan: str) -> Mapping[str, float]:
+        """A plan's weights of token kinds."""
+        return self._weights[plan]
+
+    def shutting_down(self) -> OwnkeyError:
+        """The refusal of calls that come too late."""
+        return Unavailable("The service is shutting down. Try again shortly.")
+
+    def start(self) -> None:
+        """Begin to look after the exchanges."""
+        self._sweep()
+
+    async def stop(self) -> None:
+        """Break off what still runs, settle it, and let go of all connections."""
+        self.stopping = True
+        for exchange in list(self.active.values()):
+            exchange.expire(self.shutting_down())
+        for _ in range(500):
+            if not self.active:
+                break
+            await asyncio.sleep(0.01)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+        self.pool.close()
+
+    def route(self, provider: Provider, admission: Admission) -> Route:
+        """The route of an admitted call. Raises ``Unavailable`` if the own key does not open: no other serves."""
+        try:
+            return self.router.route(provider, admission)
+        except provider_keys.EnvelopeBroken:
+            if admission.key is not None:  # somebody changed its row
+                self._write(provider_keys.note_broken(self.node.db, provider_keys.SealedKey(*admission.key)))
+            raise
+
+    def key_worked(self, key: KeyRow | None) -> None:
+        """An own key served a call."""
+        assert key is not None
+        self._used[key.id] = time.time()
+        self._note(key, Health.ACTIVE, "")
+
+    def key_failed(self, key: KeyRow, failure: Failure, body: bytes) -> None:
+        """An own key was refused, or its provider failed: what people see of the key's health follows."""
+        health = _HEALTH_AFTER.get(failure)
+        if health is not None:
+            self._note(key, health, message_of(body))
+
+    def used_keys(self) -> Mapping[str, float]:
+        """Which keys served a call since this was last asked, and when (seconds since 1970)."""
+        used, self._used = self._used, {}
+        return used
+
+    def _note(self, key: KeyRow, health: Health, said: str) -> None:
+        """Write a change at once, and what stays as it was once a minute: a check by hand may have said otherwise."""
+        noted, at = self._noted.get(key.id, (None, 0.0))
+        if health is not noted or self.now() - at > _NOTE_SECONDS:
+            self._noted[key.id] = (health, self.now())
+            self._write(provider_keys.note_health(self.node.db, key.id, key.organization_id, health, said))
+
+    def _write(self, note: Coroutine[Any, Any, object]) -> None:
+        """Write what people should know of a key; calls go on without it."""
+
+        async def write() -> None:
+            try:
+                await note
+            except Exception as error:
+                log.warning("a note on a key could not be written", error=repr(error))
+
+        task = asyncio.get_running_loop().create_task(write())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _sweep(self) -> None:
+        """Once a second: end what a provider keeps waiting, and note what live calls have shown so far."""
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+        now, settings = self.now(), self.node.settings
+        in_flight.set(len(self.active))
+        renewals = []
+        for exchange in list(self.active.values()):
+            if exchange.is_overdue(now, settings.first_byte_timeout, settings.idle_timeout):
+                exchange.expire(ProviderTimedOut())
+                continue
+            if now - exchange.started > _SWEEP_SECONDS:
+                renewal = exchange.renewal()
+                if renewal is not None:
+                    renewals.append(renewal)
+        if renewals:
+            self.writer.renew(renewals)

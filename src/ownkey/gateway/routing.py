@@ -1,0 +1,136 @@
+"""Whose key serves a call, and where it goes.
+
+The organization's own key, if there is one for the provider; else the operator's platform key. Never one in place
+of the other because of a failure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import structlog
+
+from ownkey.credentials import Secret
+from ownkey.errors import OwnkeyError, ProviderFailed, ProviderKeyRejected, ProviderNotAvailable
+from ownkey.gateway.call import Call
+from ownkey.gateway.upstream import Origin, Pool
+from ownkey.metering.reservations import Admission, Admit, Caller, KeyRow
+from ownkey.providers.failures import message_of
+from ownkey.providers.registry import Provider
+from ownkey.settings import Settings
+from ownkey.vault import provider_keys
+from ownkey.vault.keyring import KeyRing
+
+log = structlog.get_logger(__name__)
+
+_MOST_OPENED = 10_000
+
+# An id that a provider gave out: nobody guesses it, so who names it may have what it names.
+_ID = re.compile(r"/(?=[^/]*\d)[\w-]{10,}")
+_ABOUT_THE_ACCOUNT = re.compile(
+    r"/(organizations?|projects|webhook_endpoints|api-key|keys?|credits|activity|users?)(/|$)"
+)
+
+
+def own_key_only(call: Call) -> str:
+    """Why the platform's key may not serve a call, in a sentence; empty if it may.
+
+    All organizations on the allowance share the operator's account at a provider, so what would show one what
+    another keeps there is for own keys, and so is work whose cost is known only later.
+    """
+    if call.endpoint.deferred:
+        return "Work that the provider does later cannot be metered on the allowance."
+    if call.endpoint.account_wide:
+        unscoped = call.method != "POST" and not _ID.search(call.path)
+        if unscoped or _ABOUT_THE_ACCOUNT.search(call.path):
+            return "This is about the whole account at the provider, which is shared on the allowance."
+    return ""
+
+
+def admission_request(call: Call, caller: Caller, request_id: str, has_platform_key: bool) -> Admit:
+    """What the ledger has to know of a call to admit it."""
+    return Admit(
+        request_id=request_id,
+        caller=caller,
+        provider=call.provider.slug,
+        model=call.model,
+        dialect=call.endpoint.dialect.name,
+        has_platform_key=has_platform_key,
+        generates=call.endpoint.generates,
+        own_key_only=own_key_only(call),
+        input_ceiling=call.input_ceiling(),
+        input_estimate=call.input_estimate(),
+        output_limit=call.output_limit,
+        output_maximum=call.output_maximum(),
+        least_output=call.least_output,
+        choices=call.choices,
+        can_limit=call.can_limit,
+    )
+
+
+def key_rejected(provider: Provider, own_key: bool, body: bytes) -> OwnkeyError:
+    """The caller's error when a provider refused the key: whose it was decides. ``body`` is redacted already."""
+    if own_key:
+        return ProviderKeyRejected(
+            f"{provider.name} refused your organization's API key. An admin can update it under Settings → "
+            f"Integrations. {provider.name} said: {message_of(body)}",
+            detail={"provider": provider.slug},
+        )
+    # The caller can do nothing about the operator's key, and must not take it for their own.
+    log.error("the platform key was refused", provider=provider.slug)
+    return ProviderFailed(f"{provider.name} could not serve this request. The people who run this service were told.")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Route:
+    """Where a call goes and the credential line it carries there; prints nothing, because that is a secret."""
+
+    origin: Origin
+    credential: bytes
+    secret: Secret
+
+
+class Router:
+    """Routes calls. Opened keys are kept under their whole row: neither a new nor a tampered one finds an old one."""
+
+    def __init__(self, settings: Settings, keyring: KeyRing, pool: Pool) -> None:
+        self._settings = settings
+        self._keyring = keyring
+        self._pool = pool
+        self._opened: OrderedDict[KeyRow, Route] = OrderedDict()
+        self._platform: dict[str, Route | None] = {}
+
+    def has_platform_key(self, provider: Provider) -> bool:
+        """Whether the operator set a key for this provider."""
+        return self._platform_route(provider) is not None
+
+    def route(self, provider: Provider, admission: Admission) -> Route:
+        """The route of an admitted call. Raises ``Unavailable`` if the own key cannot be opened: no other is used."""
+        if admission.key is not None:
+            return self._own_route(provider, admission.key)
+        route = self._platform_route(provider)
+        if route is None:
+            raise ProviderNotAvailable
+        return route
+
+    def _own_route(self, provider: Provider, row: KeyRow) -> Route:
+        route = self._opened.get(row)
+        if route is None:
+            secret = provider_keys.use(self._keyring, provider_keys.SealedKey(*row))
+            route = self._opened[row] = self._build(provider, row.base_url, secret)
+            if len(self._opened) > _MOST_OPENED:
+                self._opened.popitem(last=False)
+        return route
+
+    def _platform_route(self, provider: Provider) -> Route | None:
+        if provider.slug not in self._platform:
+            secret = self._settings.platform_key(provider.slug)
+            self._platform[provider.slug] = self._build(provider, "", secret) if secret else None
+        return self._platform[provider.slug]
+
+    def _build(self, provider: Provider, base_url: str, secret: Secret) -> Route:
+        url = base_url or self._settings.base_url(provider.slug) or provider.base_url
+        line = f"{provider.credential_header}: {provider.credential_prefix}{secret.reveal()}\r\n"
+        return Route(self._pool.origin(url), line.encode(), secret)

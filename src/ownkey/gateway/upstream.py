@@ -1,0 +1,227 @@
+"""Pooled connections to providers: plain asyncio protocols, one request at a time on each.
+
+Bytes of a reply's body are handed on as they arrive. Redirects are never followed, proxies from the environment
+are ignored, and TLS certificates are verified.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import certifi
+import httptools
+
+_MOST_IDLE = 512
+
+
+class Receiver(Protocol):
+    """What a connection tells of the reply to the request it was given."""
+
+    def on_head(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
+        """Status, header fields (names in lower case), and the body's length if it was announced."""
+
+    def on_data(self, pieces: list[bytes], complete: bool) -> None:
+        """Body bytes of one read, and whether the reply ends with them."""
+
+    def on_broken(self, reason: str) -> None:
+        """The connection was lost, or the reply is no HTTP, before the reply was complete."""
+
+
+class Origin:
+    """Scheme, host and port of a provider, with the connections that are idle there."""
+
+    __slots__ = ("host", "host_header", "idle", "port", "prefix", "tls")
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is not an address such as https://host")
+        self.tls = parts.scheme == "https"
+        self.host = parts.hostname
+        self.port = parts.port or (443 if self.tls else 80)
+        self.prefix = parts.path.rstrip("/")
+        self.host_header = parts.netloc.rpartition("@")[2]
+        self.idle: list[Connection] = []
+
+
+class Connection(asyncio.Protocol):
+    """One connection to a provider. Reads replies strictly; anything that is no HTTP breaks it."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.transport: asyncio.Transport
+        self.receiver: Receiver | None = None
+        self.closed = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._pieces: list[bytes] = []
+        self._length: int | None = None
+        self._headless = False
+        self._until_end = False
+        self._begun = False
+        self._complete = False
+        self._keep = False
+
+    def request(self, data: bytes, receiver: Receiver, headless: bool) -> None:
+        """Send a whole request; ``headless`` is for HEAD, whose reply has no body whatever its head says."""
+        self.receiver = receiver
+        self._headless = headless
+        self.transport.write(data)
+
+    def close(self) -> None:
+        """Drop the connection now, with whatever reply is under way."""
+        self.receiver = None
+        self.closed = True
+        self.transport.abort()
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        """Some of a reply: parse it and hand its body on, in one go."""
+        receiver = self.receiver
+        if receiver is None:  # a provider that talks without being asked
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._break(receiver, "the reply is not valid HTTP")
+            return
+        if self.receiver is not receiver:  # the exchange gave up on something in this read
+            return
+        pieces, self._pieces = self._pieces, []
+        if self._complete:
+            self._finish(receiver, pieces)
+        elif pieces:
+            receiver.on_data(pieces, False)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Closed: the end of a reply that is framed by it, and the breaking of any other."""
+        self.closed = True
+        receiver = self.receiver
+        if receiver is None:
+            if self in self.origin.idle:
+                self.origin.idle.remove(self)
+            return
+        self.receiver = None
+        if self._until_end and error is None:
+            receiver.on_data([], True)
+        else:
+            receiver.on_broken("the connection was closed" if error is None else str(error) or type(error).__name__)
+
+    # The parser's side
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field."""
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: tell it, unless it is an interim one."""
+        status = self._parser.get_status_code()
+        headers, self._headers = self._headers, []
+        if status < 200 or self.receiver is None:
+            return
+        length, chunked = None, False
+        for name, value in headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                chunked = True
+        bodiless = self._headless or status in (204, 304)
+        self._until_end = not chunked and length is None and not bodiless
+        self._begun = True
+        self.receiver.on_head(status, headers, 0 if bodiless else None if chunked else length)
+        if self._headless:
+            self._complete = True
+
+    def on_body(self, body: bytes) -> None:
+        """Some of the body."""
+        if not self._headless:
+            self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        """The reply has ended, by its own framing."""
+        if self._begun:
+            self._complete = True
+            self._keep = self._parser.should_keep_alive() and not self._headless
+
+    def _finish(self, receiver: Receiver, pieces: list[bytes]) -> None:
+        reusable = self._keep and not self.transport.is_closing()
+        self.receiver = None
+        self._begun = self._complete = self._until_end = False
+        if reusable and len(self.origin.idle) < _MOST_IDLE:
+            self.transport.resume_reading()
+            self.origin.idle.append(self)
+        else:
+            self.close()
+        receiver.on_data(pieces, True)
+
+    def _break(self, receiver: Receiver, reason: str) -> None:
+        self.close()
+        receiver.on_broken(reason)
+
+
+class Pool:
+    """Connections to all providers of this process."""
+
+    def __init__(self, connect_timeout: float) -> None:
+        self._timeout = connect_timeout
+        self._origins: dict[str, Origin] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tls = ssl.create_default_context()
+        if not self._tls.get_ca_certs():  # a machine without a certificate store
+            self._tls.load_verify_locations(certifi.where())
+        self._tls.set_alpn_protocols(["http/1.1"])
+
+    def origin(self, url: str) -> Origin:
+        """The origin of an address, the same one each time. Raises ``ValueError`` for what is no http address."""
+        origin = self._origins.get(url)
+        if origin is None:
+            origin = self._origins[url] = Origin(url)
+        return origin
+
+    def idle(self, origin: Origin) -> Connection | None:
+        """A connection ready to use at once, or None."""
+        idle = origin.idle
+        while idle:
+            connection = idle.pop()
+            if not connection.transport.is_closing():
+                return connection
+        return None
+
+    def connect(self, origin: Origin, done: Callable[[Connection | Exception], None]) -> None:
+        """Open a connection; ``done`` gets it, or ``TimeoutError`` or ``OSError``."""
+        task = asyncio.get_running_loop().create_task(self._connect(origin, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection that was opened and not used."""
+        if not connection.closed:
+            connection.origin.idle.append(connection)
+
+    def close(self) -> None:
+        """Drop all idle connections."""
+        for origin in self._origins.values():
+            while origin.idle:
+                origin.idle.pop().close()
+
+    async def _connect(self, origin: Origin, done: Callable[[Connection | Exception], None]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(origin), origin.host, origin.port, ssl=self._tls if origin.tls else None
+                )
+        except (OSError, TimeoutError) as error:
+            done(error)
+        else:
+            done(connection)

@@ -1,0 +1,1 @@
+"""Stand-ins for the world outside, owned by the tests. Nothing here imports the product."""

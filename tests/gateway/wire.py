@@ -1,0 +1,118 @@
+"""A client that speaks HTTP byte by byte, for what no SDK would send."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole reply as it came off the socket."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+class Wire:
+    """One connection."""
+
+    def __init__(self, url: str) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._socket = socket.create_connection((host, int(port)), 10)
+        self._read = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+    def send(self, data: bytes | str) -> None:
+        """Send bytes as they are; text with its line feeds as CRLF."""
+        self._socket.sendall(data.replace("\n", "\r\n").encode() if isinstance(data, str) else data)
+
+    def line(self) -> bytes:
+        """The next line, without its end; ``ConnectionError`` if there is none."""
+        return self._until(b"\r\n")
+
+    def reply(self, *, headless: bool = False) -> Reply:
+        """The next reply, framed by its own head; ``headless`` for HEAD."""
+        head = self._until(b"\r\n\r\n").split(b"\r\n")
+        status = int(head[0].split()[1])
+        headers = {}
+        for line in head[1:]:
+            name, _, value = line.partition(b":")
+            headers[name.decode().lower()] = value.strip().decode()
+        if headless or status in (204, 304):
+            return Reply(status, headers, b"")
+        if headers.get("transfer-encoding") == "chunked":
+            return Reply(status, headers, self._chunks())
+        if "content-length" in headers:
+            return Reply(status, headers, self._exactly(int(headers["content-length"])))
+        return Reply(status, headers, self.rest())
+
+    def rest(self) -> bytes:
+        """Everything until the other side hangs up."""
+        while self._more():
+            pass
+        data, self._read = self._read, b""
+        return data
+
+    def _chunks(self) -> bytes:
+        body = b""
+        while size := int(self.line(), 16):
+            body += self._exactly(size)
+            assert self._exactly(2) == b"\r\n"
+        assert self.line() == b""
+        return body
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self._read:
+            if not self._more():
+                raise ConnectionError(f"the connection ended after {self._read!r}")
+        data, _, self._read = self._read.partition(mark)
+        return data
+
+    def _exactly(self, number: int) -> bytes:
+        while len(self._read) < number:
+            if not self._more():
+                raise ConnectionError(f"the connection ended {number - len(self._read)} bytes too early")
+        data, self._read = self._read[:number], self._read[number:]
+        return data
+
+    def _more(self) -> bool:
+        try:
+            data = self._socket.recv(65_536)
+        except ConnectionResetError:
+            return False
+        self._read += data
+        return bool(data)
+
+
+def post(path: str, token: str, body: object = None, *, extra: str = "", raw: bytes | None = None) -> bytes:
+    """A whole POST request; ``extra`` are more header lines, each ending with a line feed."""
+    data = json.dumps(body).encode() if raw is None else raw
+    head = (
+        f"POST {path} HTTP/1.1\nHost: here\nAuthorization: Bearer {token}\nContent-Type: application/json\n"
+        f"{extra}Content-Length: {len(data)}\n\n"
+    )
+    return head.replace("\n", "\r\n").encode() + data
+
+
+def chat(text: str = "Hello", **fields: Any) -> dict[str, Any]:
+    """The body of a small chat."""
+    return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}

@@ -1,0 +1,342 @@
+"""Watching a reply: exact where it is reported, estimated where it is not, bounded whatever comes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import zlib
+from typing import Any
+
+import pytest
+
+from ownkey.gateway.call import Call
+from ownkey.gateway.watch import ReplyWatch
+from ownkey.metering.usage import NOTHING_USED, Usage
+from tests.unit.gateway.samples import (
+    ANTHROPIC_STREAM,
+    GEMINI_STREAM,
+    OPENAI_STREAM,
+    OPENAI_USAGE,
+    call,
+    events,
+    gemini_chunk,
+    named,
+    openai_chunk,
+)
+
+EVENTS, JSON = "text/event-stream; charset=utf-8", "application/json"
+STREAMS = {"openai": OPENAI_STREAM, "anthropic": ANTHROPIC_STREAM, "gemini": GEMINI_STREAM}
+EXACT = {"openai": Usage(25, 9, 8, 0, 4), "anthropic": Usage(15, 12, 5), "gemini": Usage(7, 11, 0, 0, 3)}
+
+
+def streamed(slug: str) -> Call:
+    """A streamed call of the usual kind."""
+    if slug == "gemini":
+        return call("gemini", {}, "/v1beta/models/m:streamGenerateContent?alt=sse")
+    return call(slug, {"model": "m", "stream": True, "messages": [{"role": "user", "content": "x" * 400}]})
+
+
+def watched(
+    call: Call, reply: bytes, content_type: str = EVENTS, encoding: str = "", *, finished: bool = True
+) -> Usage:
+    """The usage of a reply that comes in one piece."""
+    watch = ReplyWatch(call, content_type, encoding)
+    watch.feed(reply)
+    return watch.usage(finished)
+
+
+@pytest.mark.parametrize("slug", STREAMS)
+@pytest.mark.parametrize("content_type", [EVENTS, JSON, ""])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_whole_stream_is_exact(slug: str, content_type: str, finished: bool) -> None:
+    """What is reported at the end is the usage, whatever type the reply claims, even if the client left right then."""
+    assert watched(streamed(slug), STREAMS[slug], content_type, finished=finished) == EXACT[slug]
+
+
+@pytest.mark.parametrize("slug", STREAMS)
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate", "two members"])
+def test_a_compressed_stream_is_read_too(slug: str, encoding: str) -> None:
+    """gzip and deflate, in both meanings of that word and in several members, are decoded for reading."""
+    body = STREAMS[slug]
+    bare = zlib.compressobj(wbits=-15)
+    compressed = {
+        "gzip": gzip.compress(body),
+        "deflate": zlib.compress(body),
+        "raw deflate": bare.compress(body) + bare.flush(),
+        "two members": gzip.compress(body[:200]) + gzip.compress(body[200:]),
+    }[encoding]
+    name = "deflate" if "deflate" in encoding else "gzip"
+    for cut in (1, 7, len(compressed) // 2):
+        watch = ReplyWatch(streamed(slug), EVENTS, name)
+        watch.feed(compressed[:cut])
+        watch.feed(compressed[cut:])
+        assert watch.usage(True) == EXACT[slug]
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
+def test_an_unknown_encoding_is_estimated(encoding: str) -> None:
+    """What cannot be read is never free."""
+    usage = watched(streamed("openai"), b"\x1b" * 400, encoding=encoding)
+    assert (usage.output_tokens, usage.estimated) == (100, True)
+
+
+@pytest.mark.parametrize("broken", [b"not gzip at all", gzip.compress(OPENAI_STREAM)[:-30], b"\x1f\x8b\x08"])
+def test_broken_compression_is_estimated(broken: bytes) -> None:
+    """A fault in the compression ends the reading, not the relaying."""
+    usage = watched(streamed("openai"), broken, encoding="gzip")
+    assert usage.input_tokens > 0
+    assert usage.estimated
+
+
+def test_a_compression_bomb_is_bounded() -> None:
+    """A megabyte that becomes a gigabyte is read up to a limit, and what was held stays small."""
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(b"\0" * 1_000_000) for _ in range(300)) + packer.flush()
+    watch = ReplyWatch(streamed("openai"), EVENTS, "gzip")
+    watch.feed(bomb)
+    assert held(watch) < 4_000_000
+    assert watch.usage(True).estimated
+
+
+def test_a_plain_reply_is_exact() -> None:
+    """One JSON document with usage needs nothing else, finished or not."""
+    body = json.dumps({"choices": [{"finish_reason": "stop"}], "usage": OPENAI_USAGE}).encode()
+    for finished in (True, False):
+        assert watched(call(body={"model": "m"}), body, JSON, finished=finished) == EXACT["openai"]
+
+
+def test_an_explicit_zero_is_zero() -> None:
+    """A provider that says it charged nothing is believed."""
+    body = b'{"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}'
+    assert watched(call(body={"model": "m"}), body, JSON) == Usage(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "content_type", "output"),
+    [
+        (events(openai_chunk("x" * 40), "[DONE]"), EVENTS, 10),
+        (events(*[openai_chunk("x")] * 30, "[DONE]"), EVENTS, 30),
+        (events(*[openai_chunk(" 世界")] * 3, "[DONE]"), EVENTS, 6),
+        (json.dumps({"choices": [{"message": {"content": "x" * 40}}]}).encode(), JSON, 10),
+        (json.dumps({"choices": [{"message": {"content": "x" * 40}}], "usage": None}).encode(), JSON, 10),
+        (b"plain text of some length", "text/plain", 7),
+    ],
+)
+def test_missing_usage_is_estimated(reply: bytes, content_type: str, output: int) -> None:
+    """Without a figure: the input from the request, the output from deltas or from a token for four bytes."""
+    read = streamed("openai")
+    assert watched(read, reply, content_type) == Usage(read.input_estimate(), output, estimated=True)
+    assert read.input_estimate() > 100
+
+
+def test_a_missing_part_is_estimated_and_the_rest_kept() -> None:
+    """A report without input keeps its output; one without output keeps its input."""
+    read = streamed("openai")
+    assert watched(read, b'{"eval_count":38,"response":"x"}', JSON) == Usage(read.input_estimate(), 38, estimated=True)
+    body = b'{"choices":[{"message":{"content":"' + b"x" * 40 + b'"}}],"usage":{"prompt_tokens":7}}'
+    assert watched(read, body, JSON) == Usage(7, 10, estimated=True)
+    embedding = call(body={"model": "m"}, path="/v1/embeddings")
+    assert watched(embedding, b'{"data":[],"usage":{"prompt_tokens":7}}', JSON) == Usage(7, 0)
+
+
+def test_an_interrupted_anthropic_stream_knows_its_input() -> None:
+    """The first event has the exact input; the output is what was seen, at least what was reported."""
+    cut = ANTHROPIC_STREAM[: ANTHROPIC_STREAM.index(b"event: content_block_stop")]
+    for finished in (True, False):
+        assert watched(streamed("anthropic"), cut, finished=finished) == Usage(15, 5, 5, estimated=True)
+
+
+def test_an_interrupted_gemini_stream_knows_its_input() -> None:
+    """Reports are cumulative, so the last one is a floor of the output."""
+    cut = GEMINI_STREAM[: GEMINI_STREAM.rindex(b"data:")]
+    assert watched(streamed("gemini"), cut, finished=False) == Usage(7, 9, 0, 0, 3, estimated=True)
+    longer = cut + events(*[{"candidates": [{"content": {"parts": [{"text": "y" * 400}]}}]}])
+    assert watched(streamed("gemini"), longer, finished=False).output_tokens == 105
+
+
+def test_a_cut_gemini_array_is_charged_for_what_came() -> None:
+    """A JSON array that breaks off counts its last whole report and the text since."""
+    body = json.dumps([gemini_chunk("a" * 40, 10), gemini_chunk("b" * 400, 12)]).encode()
+    usage = watched(streamed("gemini"), body[: body.rindex(b"usageMetadata")], JSON, finished=False)
+    assert usage == Usage(7, 110, 0, 0, 3, estimated=True)
+
+
+@pytest.mark.parametrize("slug", STREAMS)
+def test_wherever_a_stream_breaks_something_is_charged(slug: str) -> None:
+    """At every byte: no exception, input never zero, output never falls and never exceeds the whole by much."""
+    stream, last = STREAMS[slug], 0
+    for cut in range(len(stream) + 1):
+        usage = watched(streamed(slug), stream[:cut], finished=False)
+        assert usage.input_tokens > 0
+        last = max(last, usage.output_tokens)
+        assert usage.output_tokens >= min(last, 1)
+    assert last <= EXACT[slug].output_tokens + 5
+
+
+@pytest.mark.parametrize("slug", STREAMS)
+def test_the_count_so_far_never_falls(slug: str) -> None:
+    """Asked after every byte, the count grows, and asking changes nothing of the usage."""
+    watch = ReplyWatch(streamed(slug), EVENTS, "")
+    counts = []
+    for byte in STREAMS[slug]:
+        watch.feed(bytes([byte]))
+        counts.append(watch.output_so_far())
+    assert counts == sorted(counts)
+    assert counts[-1] > 0
+    assert watch.usage(True) == EXACT[slug]
+
+
+def test_an_estimate_stays_below_the_callers_limit() -> None:
+    """A model that may write ten tokens is not estimated to have written more."""
+    read = call(body={"model": "m", "stream": True, "max_tokens": 10})
+    assert watched(read, events(openai_chunk("x" * 4_000)), finished=False).output_tokens == 10
+    both = call(body={"model": "m", "stream": True, "max_tokens": 10, "n": 2})
+    assert watched(both, events(openai_chunk("x" * 4_000)), finished=False).output_tokens == 20
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b'{"error":{"message":"no","code":402}}',
+        events({"error": {"message": "no"}}),
+        named("response.created", {"response": {"usage": None}}) + named("error", {"code": "x", "error": {}}),
+    ],
+)
+def test_a_refusal_under_status_200_costs_nothing(reply: bytes) -> None:
+    """A reply that is only an error generated nothing."""
+    watch = ReplyWatch(streamed("openai"), JSON if reply[:1] == b"{" else EVENTS, "")
+    watch.feed(reply)
+    assert watch.usage(True) == NOTHING_USED
+    assert watch.provider_failed
+
+
+def test_an_error_after_some_text_is_charged_for_the_text() -> None:
+    """What was generated before a failure is charged, and the failure is seen."""
+    watch = ReplyWatch(streamed("openai"), EVENTS, "")
+    watch.feed(events(openai_chunk("x" * 40), {"error": {"message": "overloaded"}}))
+    assert watch.provider_failed
+    usage = watch.usage(False)
+    assert (usage.output_tokens, usage.estimated) == (10, True)
+    calm = ReplyWatch(streamed("openai"), EVENTS, "")
+    calm.feed(OPENAI_STREAM)
+    assert not calm.provider_failed
+
+
+def test_a_call_that_generates_nothing_uses_nothing() -> None:
+    """A stored answer that is only looked at again is not charged again."""
+    read = call(path="/v1/responses/resp_1", method="GET")
+    assert watched(read, json.dumps({"usage": OPENAI_USAGE}).encode(), JSON) == NOTHING_USED
+
+
+@pytest.mark.parametrize(
+    ("path", "reply", "content_type", "output"),
+    [
+        ("/v1/images/generations", b'{"data":[{"url":"https://example.com"}]}', JSON, 2_112),
+        ("/v1/audio/speech", b"\xff\xfb" * 5_000, "audio/mpeg", 10),
+        ("/v1/audio/transcriptions", b'{"text":"twelve gulls"}', JSON, 3),
+        ("/v1/audio/transcriptions", b"twelve gulls", "text/plain", 3),
+        ("/v1/embeddings", b'{"data":[{"embedding":[0.1,0.2]}]}', JSON, 0),
+    ],
+)
+def test_what_is_not_chat_has_figures_of_its_own(path: str, reply: bytes, content_type: str, output: int) -> None:
+    """Images, speech, transcripts and embeddings without usage are estimated as what they are."""
+    read = call(body={"model": "m", "input": "x", "n": 2}, path=path)
+    assert watched(read, reply, content_type) == Usage(read.input_estimate(), output, estimated=True)
+
+
+def held(watch: ReplyWatch) -> int:
+    """Bytes that a watch keeps, counted through everything it refers to."""
+    seen: set[int] = set()
+
+    def size(thing: Any, depth: int = 0) -> int:
+        if id(thing) in seen or depth > 5 or isinstance(thing, type | Call):
+            return 0
+        seen.add(id(thing))
+        inside: list[Any] = list(thing) if isinstance(thing, list | tuple) else []
+        if hasattr(thing, "__dict__"):
+            inside += vars(thing).values()
+        inside += [getattr(thing, name) for name in getattr(type(thing), "__slots__", ()) if hasattr(thing, name)]
+        return sys.getsizeof(thing) + sum(size(one, depth + 1) for one in inside)
+
+    return size(watch)
+
+
+def flood(beginning: bytes, filling: bytes, end: bytes, times: int) -> Any:
+    """Pieces of a reply that is far too large to hold."""
+    yield beginning
+    for _ in range(times):
+        yield filling
+    yield end
+
+
+LARGE_USAGE = b'"usage":{"prompt_tokens":5,"completion_tokens":6}}'
+
+
+@pytest.mark.parametrize(
+    ("content_type", "beginning", "end"),
+    [
+        (JSON, b'{"data":[{"b64_json":"', b'"}],' + LARGE_USAGE),
+        (EVENTS, b'data: {"type":"x","b64":"', b'",' + LARGE_USAGE + b"\n\ndata: [DONE]\n\n"),
+        (EVENTS, b'data: {"type":"x","b64":"', b'",' + LARGE_USAGE),
+        (EVENTS, b'event: e\r\ndata: {"type":"x","b64":"', b'",' + LARGE_USAGE + b"\r\n\r\ndata: [DONE]\r\n\r\n"),
+    ],
+)
+def test_a_huge_reply_is_exact_and_not_held(content_type: str, beginning: bytes, end: bytes) -> None:
+    """Twenty megabytes in one document or one event: usage at its end is found, and little is kept."""
+    watch = ReplyWatch(streamed("openai"), content_type, "")
+    most = 0
+    for piece in flood(beginning, b"A" * 65_536, end, 320):
+        watch.feed(piece)
+        most = max(most, held(watch))
+    assert watch.usage(True) == Usage(5, 6)
+    assert most < 3_000_000
+
+
+def test_a_huge_line_of_nothing_is_estimated_and_not_held() -> None:
+    """Ten megabytes without an end of line, and single bytes by the hundred thousand, stay bounded."""
+    watch = ReplyWatch(streamed("openai"), EVENTS, "")
+    for piece in flood(b"data: ", b"x" * 65_536, b"", 160):
+        watch.feed(piece)
+        assert held(watch) < 3_000_000
+    assert watch.usage(False).estimated
+    watch = ReplyWatch(streamed("openai"), EVENTS, "")
+    for _ in range(100_000):
+        watch.feed(b"d")
+    assert held(watch) < 1_000_000
+
+
+def test_many_small_events_are_not_held() -> None:
+    """A stream of any length keeps only what it needs."""
+    watch = ReplyWatch(streamed("openai"), EVENTS, "")
+    piece = events(*[openai_chunk("word ")] * 20)
+    for _ in range(1_000):
+        watch.feed(piece)
+        assert held(watch) < 700_000
+    watch.feed(OPENAI_STREAM)
+    assert watch.usage(True) == EXACT["openai"]
+    assert watch.output_so_far() > 20_000
+
+
+def test_what_is_an_event_stream_is_told_by_its_type() -> None:
+    """Only there an error of ours can be one more event."""
+    assert ReplyWatch(streamed("openai"), EVENTS, "identity").is_event_stream
+    assert not ReplyWatch(streamed("openai"), JSON, "").is_event_stream
+
+
+def test_a_large_compressed_reply_is_read_on_the_way() -> None:
+    """A reply that unpacks to more than is put aside is read piece by piece."""
+    body = events(*[openai_chunk("word " * 50)] * 2_000) + OPENAI_STREAM
+    assert watched(streamed("openai"), gzip.compress(body), encoding="gzip") == EXACT["openai"]
+
+
+@pytest.mark.parametrize("slug", STREAMS)
+def test_bad_characters_do_no_harm(slug: str) -> None:
+    """Text that is no UTF-8 is counted by its bytes, and usage after it is found."""
+    stream = STREAMS[slug].replace("Grüße".encode(), b"Gr\xfc\xdfe").replace("Zwölf".encode(), b"Zw\xf6lf")
+    assert stream != STREAMS[slug]
+    assert watched(streamed(slug), stream) == EXACT[slug]
+    watch = ReplyWatch(streamed(slug), EVENTS, "")
+    watch.feed(stream)
+    assert watch.output_so_far() >= 2
+    assert watch.usage(True) == EXACT[slug]
