@@ -1,0 +1,44 @@
+"""Markdown to HTML that is safe to show: what a model wrote is not trusted."""
+
+from __future__ import annotations
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+# No pictures: their address would be asked for by the reader's browser, and could carry out what was said.
+_TAGS = {
+    *("a", "blockquote", "br", "code", "del", "em", "hr", "p", "pre", "s", "strong"),
+    *("h1", "h2", "h3", "h4", "h5", "h6", "li", "ol", "ul"),
+    *("table", "tbody", "td", "th", "thead", "tr"),
+}
+_ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}, "code": {"class"}}
+_SCHEMES = {"http", "https", "mailto"}
+
+
+def to_html(text: str, *, top_heading: int = 1) -> str:
+    """Render Markdown; raw HTML in it is shown as text.
+
+    ``top_heading`` is the level given to the highest heading, so that a text fits below the headings around it.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    tokens = parser.parse(text)
+    _lower_headings(tokens, top_heading)
+    rendered = parser.renderer.render(tokens, parser.options, {})
+    # A long line of code scrolls inside its box, and what scrolls must be reachable with the keyboard.
+    return nh3.clean(
+        rendered,
+        tags=_TAGS,
+        attributes=_ATTRIBUTES,
+        url_schemes=_SCHEMES,
+        link_rel="noopener noreferrer nofollow",
+        set_tag_attribute_values={"pre": {"tabindex": "0"}, "table": {"tabindex": "0"}},
+    )
+
+
+def _lower_headings(tokens: list[Token], top: int) -> None:
+    levels = sorted({int(token.tag[1]) for token in tokens if token.type == "heading_open"})
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            # Levels that a text skips are closed up: a heading is one below the one it belongs to.
+            token.tag = f"h{min(6, top + levels.index(int(token.tag[1])))}"

@@ -1,0 +1,176 @@
+"""Settings → Integrations: the organization's own provider keys. Everyone sees the page; managers change it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ownkey import audit
+from ownkey.access import Action
+from ownkey.accounts.sessions import SignedIn
+from ownkey.credentials import Secret
+from ownkey.errors import Forbidden, InvalidRequest, NotFound
+from ownkey.node import Node
+from ownkey.providers import key_check, registry
+from ownkey.providers.health import Health
+from ownkey.providers.key_check import KeyCheckResult
+from ownkey.providers.provider import Provider
+from ownkey.vault import provider_keys
+from ownkey.vault.provider_keys import LONGEST_KEY, ProviderKey
+from ownkey.web import forms, session
+from ownkey.web.forms import Form
+from ownkey.web.rendering import redirect, render
+
+PATH = "/settings/integrations"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What the page says about one provider."""
+
+    provider: Provider
+    key: ProviderKey | None
+    has_platform_key: bool
+
+
+async def show(request: Request) -> Response:
+    """``GET /settings/integrations``: everyone."""
+    return await _page(request, await session.require(request))
+
+
+async def open_form(request: Request) -> Response:
+    """``GET /settings/integrations/{provider}``: the page with that provider's form open."""
+    signed_in, provider = await _manager(request, Action.PROVIDER_KEY_ADD)
+    return await _page(request, signed_in, editing=provider)
+
+
+async def save(request: Request) -> Response:
+    """``POST /settings/integrations/{provider}``: check the key with its provider, then add or replace it."""
+    form = await forms.read(request)
+    # Before the provider is asked: who may not save a key does not get one checked either.
+    signed_in, provider = await _manager(request, Action.PROVIDER_KEY_ADD)
+    node = session.node_of(request)
+    try:
+        secret = provider_keys.clean(form.get("api_key", ""))
+    except InvalidRequest as error:
+        form.fail("api_key", error.message)
+        return await _page(request, signed_in, editing=provider, form=form)
+    found = await _check(node, provider, secret, unchecked="unchecked" in form)
+    advice = registry.advice(provider, secret)
+    if found.health.blocks_saving:
+        form.fail("api_key", _joined(found.said, "Nothing was saved.", advice))
+        return await _page(request, signed_in, editing=provider, form=form)
+    await provider_keys.save(
+        node.db,
+        node.keyring,
+        signed_in.actor,
+        provider,
+        secret,
+        found.health,
+        found.said,
+        managed_by=node.settings.keys_managed_by,
+    )
+    if found.health is Health.ACTIVE:
+        told = f"{provider.name} accepted the key. From now on everything on {provider.name} runs on it."
+    elif "unchecked" in form:
+        told = "The key was saved without checking it. The next request will show whether it works."
+    else:
+        told = _joined("The key was saved.", found.said, found.health.explanation)
+    is_clean = found.health is Health.ACTIVE and not advice
+    return redirect(request, f"{PATH}#{provider.slug}", _joined(told, advice), "success" if is_clean else "warning")
+
+
+async def check(request: Request) -> Response:
+    """``POST /settings/integrations/{provider}/check``: ask the provider about the stored key anew."""
+    await forms.read(request)
+    signed_in, provider = await _manager(request, Action.PROVIDER_KEY_CHECK)
+    node = session.node_of(request)
+    managed_by = node.settings.keys_managed_by
+    sealed = await provider_keys.sealed_key(node.db, signed_in.actor, provider.slug, managed_by=managed_by)
+    found = await _check(node, provider, provider_keys.use(node.keyring, sealed))
+    await provider_keys.note_health(node.db, sealed.id, sealed.organization_id, found.health, found.said)
+    if found.health is Health.ACTIVE:
+        return redirect(request, f"{PATH}#{provider.slug}", f"{provider.name} accepts the key.")
+    return redirect(request, f"{PATH}#{provider.slug}", _joined(found.said, found.health.explanation), "warning")
+
+
+async def confirm_removal(request: Request) -> Response:
+    """``GET /settings/integrations/{provider}/remove``: the question, for a browser without the dialog."""
+    signed_in, provider = await _manager(request, Action.PROVIDER_KEY_REMOVE)
+    section = next(section for section in await _sections(request, signed_in) if section.provider is provider)
+    if section.key is None:
+        raise NotFound
+    return render(request, "integrations_remove.html", signed_in=signed_in, section=section)
+
+
+async def remove(request: Request) -> Response:
+    """``POST /settings/integrations/{provider}/remove``: destroy the key; AI falls back to the plan's allowance."""
+    await forms.read(request)
+    signed_in, provider = await _manager(request, Action.PROVIDER_KEY_REMOVE)
+    node = session.node_of(request)
+    await provider_keys.remove(node.db, signed_in.actor, provider.slug, managed_by=node.settings.keys_managed_by)
+    left = (
+        "AI on it runs on your plan's allowance again."
+        if node.settings.platform_key(provider.slug)
+        else "It is not available until a key is added."
+    )
+    return redirect(request, f"{PATH}#{provider.slug}", f"The {provider.name} key was removed and destroyed. {left}")
+
+
+async def _page(
+    request: Request, signed_in: SignedIn, *, editing: Provider | None = None, form: Form | None = None
+) -> Response:
+    node = session.node_of(request)
+    managed_by = node.settings.keys_managed_by
+    return render(
+        request,
+        "integrations.html",
+        signed_in=signed_in,
+        status=422 if form else 200,
+        sections=await _sections(request, signed_in),
+        may_manage=provider_keys.may_manage(signed_in.actor, managed_by),
+        managed_by=_managers(managed_by),
+        locked=node.keyring.locked_reason is not None,
+        longest_key=LONGEST_KEY,
+        editing=editing,
+        form=form,
+    )
+
+
+async def _sections(request: Request, signed_in: SignedIn) -> Sequence[Section]:
+    node = session.node_of(request)
+    keys = {key.provider: key for key in await provider_keys.list_keys(node.db, signed_in.actor)}
+    return [
+        Section(provider, keys.get(slug), node.settings.platform_key(slug) is not None)
+        for slug, provider in registry.PROVIDERS.items()
+    ]
+
+
+async def _check(node: Node, provider: Provider, secret: Secret, *, unchecked: bool = False) -> KeyCheckResult:
+    if unchecked:
+        return KeyCheckResult(Health.UNVERIFIED, "")
+    base_url = node.settings.base_url(provider.slug) or provider.base_url
+    return await key_check.check(provider, base_url, secret)
+
+
+async def _manager(request: Request, action: Action) -> tuple[SignedIn, Provider]:
+    """Who is signed in, and the provider of this path. Anybody but a manager is refused, and the attempt recorded."""
+    signed_in, node = await session.require(request), session.node_of(request)
+    provider = registry.find(request.path_params["provider"])
+    managed_by = node.settings.keys_managed_by
+    if not provider_keys.may_manage(signed_in.actor, managed_by):
+        await audit.record_refusal(node.db, signed_in.actor, action, provider.slug)
+        raise Forbidden(f"AI provider keys are managed by {_managers(managed_by)}.")
+    return signed_in, provider
+
+
+def _managers(managed_by: str) -> str:
+    return "the organization's owner" if managed_by == "owner" else "workspace admins"
+
+
+def _joined(*sentences: str | None) -> str:
+    """Sentences as one text; what a provider said may lack its full stop."""
+    return " ".join(text if text.endswith((".", "!", "?")) else f"{text}." for text in sentences if text)

@@ -1,0 +1,61 @@
+"""Settings → Usage: the allowance of a month, who and what used it, and what own keys served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ownkey import clock
+from ownkey.access import Action
+from ownkey.errors import InvalidRequest
+from ownkey.metering import allowances, usage_events
+from ownkey.providers.registry import PROVIDERS
+from ownkey.web import charts, session, standing
+from ownkey.web.rendering import render
+
+_MONTHS_SHOWN = 12
+
+
+async def show(request: Request) -> Response:
+    """``GET /settings/usage?month=2026-11``: everyone. Raises ``InvalidRequest`` for what is no month so far."""
+    signed_in = await session.require(request)
+    node, actor = session.node_of(request), signed_in.actor
+    this_month = clock.period_of(clock.now())
+    period = _month(request.query_params.get("month") or this_month, this_month)
+    now = await standing.of(node, signed_in)
+    days = await usage_events.by_day(node.db, actor, period)
+    return render(
+        request,
+        "usage.html",
+        signed_in=signed_in,
+        standing=now,
+        period=period,
+        is_this_month=period == this_month,
+        months=months_back(this_month),
+        allowance=await allowances.current(node.db, actor, now.plan, period),
+        totals=await usage_events.totals(node.db, actor, period),
+        days=days,
+        chart=charts.by_day(period, days),
+        # Who used how much is for those who may see the members.
+        members=await usage_events.by_member(node.db, actor, period) if actor.may(Action.MEMBERSHIP_READ) else None,
+        providers=await usage_events.by_provider(node.db, actor, period),
+        provider_names={slug: provider.name for slug, provider in PROVIDERS.items()},
+    )
+
+
+def months_back(period: str, count: int = _MONTHS_SHOWN) -> Sequence[str]:
+    """A month and the ones before it, newest first."""
+    months = [period]
+    while len(months) < count:
+        months.append(clock.period_of(clock.period_start(months[-1]) - timedelta(days=1)))
+    return months
+
+
+def _month(text: str, this_month: str) -> str:
+    period = clock.parse_period(text)
+    if period > this_month:
+        raise InvalidRequest(f"{period} has not begun yet. Choose a month up to {this_month}.")
+    return period

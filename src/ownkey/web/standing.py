@@ -1,0 +1,53 @@
+"""Where an organization stands with AI this month, and what this person can do when it stops: for several pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ownkey.access import Action
+from ownkey.accounts import managers, subscriptions
+from ownkey.accounts.sessions import SignedIn
+from ownkey.metering import allowances
+from ownkey.metering.allowances import Allowance
+from ownkey.node import Node
+from ownkey.plans import Plan
+from ownkey.providers.registry import PROVIDERS
+from ownkey.vault import provider_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The plan, this month's allowance, the providers that own keys serve, and the way out for this person.
+
+    ``managers`` are the people to ask; empty for somebody who can act alone.
+    """
+
+    plan: Plan
+    allowance: Allowance
+    own_keys: Sequence[str]
+    may_connect_key: bool
+    may_change_plan: bool
+    managers: Sequence[str]
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether AI waits for the reset: the allowance is used up, and no own key serves anything."""
+        return self.allowance.exhausted and not self.own_keys
+
+
+async def of(node: Node, signed_in: SignedIn) -> Standing:
+    """The standing of the active workspace's organization."""
+    actor, managed_by = signed_in.actor, node.settings.keys_managed_by
+    plan = await subscriptions.plan_of(node.db, actor, node.catalogue)
+    keys = {key.provider for key in await provider_keys.list_keys(node.db, actor)}
+    may_connect_key = provider_keys.may_manage(actor, managed_by)
+    people = [] if may_connect_key else await managers.list_managers(node.db, actor, owner_only=managed_by == "owner")
+    return Standing(
+        plan=plan,
+        allowance=await allowances.current(node.db, actor, plan),
+        own_keys=[provider.name for slug, provider in PROVIDERS.items() if slug in keys],
+        may_connect_key=may_connect_key,
+        may_change_plan=actor.may(Action.SUBSCRIPTION_CHANGE),
+        managers=[person.label for person in people],
+    )

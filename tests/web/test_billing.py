@@ -1,0 +1,74 @@
+"""Settings → Billing: plans side by side, seats, and changing the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ownkey.access import Role
+from ownkey.accounts import memberships, subscriptions
+from ownkey.node import Node
+from tests.web.conftest import Acme, Browser
+
+pytestmark = pytest.mark.anyio
+
+PATH = "/settings/billing"
+
+
+async def test_plans_side_by_side(client_for: Callable[[str], Browser]) -> None:
+    """Every plan stands in the table with all it includes, the current one marked, the others to choose."""
+    page = await client_for("owner").page(PATH)
+    assert "Professional Current plan" in page.text
+    for row in (
+        "AI tokens a month 100,000 2,000,000 20,000,000 200,000,000",
+        "Workspaces 1 3 20 Unlimited",
+        "Included members 1 5 25 100",
+        "API access No Yes Yes Yes",
+        "Price a month Free $29 $149 $999",
+    ):
+        assert row in page.text
+    assert page.form(PATH).buttons == [
+        "Choose Free",
+        "Choose Starter",
+        "Change how Professional is billed",
+        "Choose Enterprise",
+    ]
+
+
+async def test_change(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """Choosing a plan puts the organization on it, monthly or yearly."""
+    browser = client_for("owner")
+    reply = await browser.send(PATH, {"plan": "enterprise", "interval": "year"})
+    assert "You are on Enterprise now, billed yearly." in await browser.notice(reply)
+    assert (await subscriptions.plan_of(node.db, acme.actor("owner"), node.catalogue)).code == "enterprise"
+    assert await subscriptions.interval_of(node.db, acme.actor("owner")) == "year"
+    assert "$9,990 a year" in (await browser.page(PATH)).text
+
+
+async def test_a_downgrade_that_does_not_fit(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """A plan with fewer members than there are is refused with the reason, on the page itself; nothing changes."""
+    reply = await client_for("owner").send(PATH, {"plan": "free", "interval": "month"})
+    assert reply.status_code == 409
+    assert "The Free plan includes 1 member; you have 4." in reply.text
+    assert (await subscriptions.plan_of(node.db, acme.actor("owner"), node.catalogue)).code == "professional"
+
+
+@pytest.mark.parametrize("plan", ["", "gold", "free\r\n"])
+async def test_no_such_plan(client_for: Callable[[str], Browser], plan: str) -> None:
+    """An unknown plan is refused with the ones there are."""
+    reply = await client_for("owner").send(PATH, {"plan": plan})
+    assert reply.status_code == 400
+    assert "free, starter, professional, enterprise" in reply.text
+
+
+async def test_extra_seats(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """Members beyond the included ones are shown as extra seats with their price."""
+    await subscriptions.change(node.db, acme.operator(), node.catalogue, "starter")
+    for number in range(3):
+        email = f"new{number}@acme.test"
+        plan = node.catalogue["starter"]
+        await memberships.add(node.db, acme.operator(), email, Role.USER, acme.workspace.id, plan)
+    text = (await client_for("owner").page(PATH)).text
+    assert "Members 7 5 included" in text
+    assert "Extra seats 2 $10 a month" in text

@@ -1,0 +1,337 @@
+"""Settings → Integrations: who sees what, what a save checks, and that a key never comes back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import time_machine
+from fastapi import FastAPI
+from sqlalchemy import URL
+
+from ownkey import audit, clock, plans
+from ownkey.credentials import Secret
+from ownkey.db.engine import Database
+from ownkey.mail import Mailer
+from ownkey.node import Node
+from ownkey.providers import registry
+from ownkey.providers.health import Health
+from ownkey.settings import read_settings
+from ownkey.vault import provider_keys
+from ownkey.vault.keyring import KeyRing
+from tests.fakes.provider import FakeProvider
+from tests.web.conftest import Acme, Browser
+from tests.web.page import Page
+
+pytestmark = pytest.mark.anyio
+
+PATH = "/settings/integrations"
+OPENAI = f"{PATH}/openai"
+# Shaped like OpenAI's, so that nothing is advised about it.
+KEY = "sk-proj-7hQ2mZx9LrT4vB8nYc3KdW6sPfJ1aE5uG0"
+OTHER_KEY = "sk-proj-A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7"
+MANAGED = "AI provider keys are managed by workspace admins."
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeProvider]:
+    """The provider that keys are checked with."""
+    with FakeProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def managed_by() -> Literal["admin", "owner"]:
+    """The setting ``keys_managed_by``."""
+    return "admin"
+
+
+@pytest.fixture
+async def node(
+    sqlite_url: URL, tmp_path: Path, provider: FakeProvider, public_url: str, managed_by: Literal["admin", "owner"]
+) -> AsyncIterator[Node]:
+    """A node whose providers are all the fake one; the operator has a key for OpenAI only."""
+    settings = read_settings(
+        data_dir=tmp_path,
+        public_url=public_url,
+        keys_managed_by=managed_by,
+        platform_keys={"openai": Secret("sk-proj-the-operators-own")},
+        base_urls=dict.fromkeys(("openai", "anthropic", "gemini"), provider.url),
+    )
+    db = Database(sqlite_url, synchronous="OFF")
+    yield Node(
+        settings,
+        db,
+        KeyRing.load(settings, sealed_kek_ids=(), embedded=True),
+        plans.DEFAULT_CATALOGUE,
+        Mailer(settings),
+    )
+    await db.close()
+
+
+async def test_page_without_keys(client_for: Callable[[str], Browser]) -> None:
+    """Without a key a section says whether the plan's allowance serves the provider, and offers to add one."""
+    page = await client_for("admin").page(PATH)
+    for name in ("OpenAI", "Anthropic", "Google Gemini", "Mistral", "Groq", "DeepSeek", "xAI", "OpenRouter"):
+        assert ("h2", name) in page.headings
+    openai, anthropic = page.text.split("OpenAI", 1)[1].split("Anthropic", 1)
+    assert "Runs on your plan's allowance." in openai
+    assert "Not available until a key is connected." in anthropic
+    assert page.form(OPENAI).buttons == ["Add API Key"]
+    assert MANAGED not in page.text
+
+
+@pytest.mark.parametrize("role", ["user", "developer"])
+async def test_others_see_no_controls(role: str, client_for: Callable[[str], Browser]) -> None:
+    """Users and developers read who manages the keys, and find no control."""
+    page = await client_for(role).page(PATH)
+    assert MANAGED in page.text
+    assert not [form for form in page.forms if PATH in form.action]
+    assert "Add API Key" not in page.text
+
+
+@pytest.mark.parametrize("role", ["user", "developer"])
+@pytest.mark.parametrize("path", [OPENAI, f"{OPENAI}/check", f"{OPENAI}/remove"])
+async def test_others_are_refused_by_the_server(
+    role: str, path: str, client_for: Callable[[str], Browser], provider: FakeProvider, node: Node, acme: Acme
+) -> None:
+    """A form that a user or developer sends directly is 403, asks no provider, changes nothing, and is recorded."""
+    reply = await client_for(role).send(path, {"api_key": KEY})
+    assert reply.status_code == 403
+    assert provider.requests == []
+    assert await provider_keys.list_keys(node.db, acme.actor("admin")) == []
+    latest = (await audit.entries(node.db, acme.organization.id))[0]
+    assert (latest.actor_id, latest.allowed) == (acme.people[role].id, False)
+    assert latest.action.startswith("provider_key.")
+
+
+async def test_connect(client_for: Callable[[str], Browser], provider: FakeProvider, node: Node, acme: Acme) -> None:
+    """A key the provider accepts is saved; the section shows Active, the first characters, and who added it."""
+    provider.accept([KEY])
+    admin = client_for("admin")
+    form = (await admin.page(OPENAI)).form(OPENAI)
+    assert set(form.fields) == {"csrf", "api_key"}
+    reply = await admin.send(OPENAI, {"api_key": f"  {KEY}\n"})
+    assert reply.status_code == 303
+    assert reply.headers["location"] == f"{PATH}#openai"
+    page = await admin.page(PATH)
+    for shown in ("Active", "sk-proj-••••••••", "Admin Name", "Update API Key", "Remove", "accepted the key"):
+        assert shown in page.text
+    assert [request.method for request in provider.requests] == ["GET"]
+    key = (await provider_keys.list_keys(node.db, acme.actor("user")))[0]
+    assert key.health is Health.ACTIVE
+    assert key.fingerprint in page.text
+
+
+async def test_rejected_key_is_not_saved(
+    client_for: Callable[[str], Browser], provider: FakeProvider, node: Node, acme: Acme
+) -> None:
+    """A key the provider refuses blocks the save and says what the provider said, the key taken out of it."""
+    provider.accept([OTHER_KEY])
+    reply = await client_for("admin").send(OPENAI, {"api_key": KEY})
+    assert reply.status_code == 422
+    page = Page(reply.text)
+    assert "OpenAI answered 401" in page.text
+    assert "Nothing was saved." in page.text
+    assert KEY not in reply.text
+    assert await provider_keys.list_keys(node.db, acme.actor("admin")) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "badge"),
+    [(429, "Limited"), (500, "Unreachable"), (402, "Out of credit"), (403, "Unverified")],
+)
+async def test_what_cannot_be_checked_is_saved_with_a_warning(
+    status: int, badge: str, client_for: Callable[[str], Browser], provider: FakeProvider
+) -> None:
+    """A provider that does not say yes or no to a key does not keep it from being saved; the admin is warned."""
+    provider.script(status=status)
+    admin = client_for("admin")
+    await admin.send(OPENAI, {"api_key": KEY})
+    page = await admin.page(PATH)
+    assert "The key was saved." in page.text
+    assert badge in page.text
+    assert "notice-warning" in page.html
+
+
+async def test_unreachable_provider(client_for: Callable[[str], Browser], provider: FakeProvider) -> None:
+    """A provider that cannot be reached is no reason not to save a key."""
+    provider.script(no_reply=True)
+    admin = client_for("admin")
+    assert "Unreachable" in await admin.notice(await admin.send(OPENAI, {"api_key": KEY}))
+
+
+async def test_save_without_checking(client_for: Callable[[str], Browser], provider: FakeProvider) -> None:
+    """The admin may save a key unchecked; the provider is then not asked."""
+    provider.accept([])
+    admin = client_for("admin")
+    assert "Unverified" in await admin.notice(await admin.send(OPENAI, {"api_key": KEY, "unchecked": "yes"}))
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("sk-ant-api03-" + "a" * 93 + "AA", "looks like a key of Anthropic"),
+        ("sk-admin-" + "a" * 40, "looks like an admin key of OpenAI"),
+        ("sk-proj-••••••••", "looks like a masked preview"),
+    ],
+)
+async def test_advice_is_no_gate(
+    key: str, named: str, client_for: Callable[[str], Browser], provider: FakeProvider
+) -> None:
+    """A key that looks like something else is named as such, and still saved if the provider takes it."""
+    admin = client_for("admin")
+    reply = await admin.send(OPENAI, {"api_key": key, "unchecked": "yes"})
+    assert named in await admin.notice(reply)
+
+
+@pytest.mark.parametrize("key", ["", "   ", "sk-proj-two words", "sk-proj-line\nbreak", "k" * 17_000])
+async def test_unusable_text(key: str, client_for: Callable[[str], Browser], provider: FakeProvider) -> None:
+    """What cannot be a key is refused at the field, and nothing is sent to the provider."""
+    reply = await client_for("admin").send(OPENAI, {"api_key": key})
+    assert reply.status_code == 422
+    assert 'aria-invalid="true"' in reply.text
+    assert provider.requests == []
+    if key.strip():
+        assert key.strip() not in reply.text
+
+
+async def test_the_key_never_comes_back(client_for: Callable[[str], Browser], provider: FakeProvider) -> None:
+    """No page shows more of a key than its first eight characters, to anybody, and none is kept by the browser."""
+    admin = client_for("admin")
+    replies = [
+        await admin.send(OPENAI, {"api_key": KEY}),
+        await admin.send(f"{OPENAI}/check"),
+    ]
+    provider.script(echo=True)
+    replies.append(await admin.send(OPENAI, {"api_key": OTHER_KEY}))
+    replies.append(await admin.send(f"{OPENAI}/check"))
+    for role in ("user", "admin", "owner"):
+        for path in (PATH, OPENAI, f"{OPENAI}/remove", "/settings/audit", "/settings/usage"):
+            replies.append(await client_for(role).get(path))
+    for reply in replies:
+        assert reply.headers["cache-control"] == "no-store"
+        for key in (KEY, OTHER_KEY):
+            assert key[8:16] not in reply.text
+            assert key[8:16] not in str(reply.headers)
+
+
+async def test_update_replaces(
+    client_for: Callable[[str], Browser], node: Node, acme: Acme, provider: FakeProvider
+) -> None:
+    """Update API Key puts the new key in the place of the old one."""
+    admin = client_for("admin")
+    await admin.send(OPENAI, {"api_key": KEY})
+    before = (await provider_keys.list_keys(node.db, acme.actor("admin")))[0]
+    await admin.send(OPENAI, {"api_key": OTHER_KEY})
+    after = await provider_keys.list_keys(node.db, acme.actor("admin"))
+    assert len(after) == 1
+    assert after[0].id != before.id
+    assert after[0].fingerprint != before.fingerprint
+
+
+async def test_check_again(client_for: Callable[[str], Browser], provider: FakeProvider) -> None:
+    """The stored key can be checked anew; what the provider says now is what the section shows."""
+    admin = client_for("admin")
+    await admin.send(OPENAI, {"api_key": KEY})
+    provider.accept([])
+    text = await admin.notice(await admin.send(f"{OPENAI}/check"))
+    assert "Rejected" in text
+    assert "OpenAI answered 401" in text
+    provider.accept([KEY])
+    assert "Active" in await admin.notice(await admin.send(f"{OPENAI}/check"))
+    assert provider.last.key == KEY
+
+
+async def test_remove(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """Removing says what will happen, destroys the key, and says what AI runs on from then on."""
+    owner = client_for("owner")
+    await owner.send(OPENAI, {"api_key": KEY})
+    page = await owner.page(PATH)
+    assert "falls back to your plan's allowance" in page.text
+    question = await owner.page(f"{OPENAI}/remove")
+    assert question.form(f"{OPENAI}/remove").buttons == ["Remove"]
+    assert "falls back to your plan's allowance" in question.text
+    told = await owner.notice(await owner.send(f"{OPENAI}/remove"))
+    assert "was removed and destroyed. AI on it runs on your plan's allowance again." in told
+    assert await provider_keys.list_keys(node.db, acme.actor("owner")) == []
+    assert (await owner.send(f"{OPENAI}/remove")).status_code == 404
+    assert (await owner.get(f"{OPENAI}/remove")).status_code == 404
+
+
+async def test_remove_where_there_is_no_platform_key(client_for: Callable[[str], Browser]) -> None:
+    """Without a platform key for the provider, removing says that it stops being available."""
+    owner = client_for("owner")
+    await owner.send(f"{PATH}/anthropic", {"api_key": "sk-ant-api03-" + "a" * 93 + "AA", "unchecked": "yes"})
+    assert "Anthropic is not part of your plan" in (await owner.page(f"{PATH}/anthropic/remove")).text
+    told = await owner.notice(await owner.send(f"{PATH}/anthropic/remove"))
+    assert "It is not available until a key is added." in told
+
+
+@pytest.mark.parametrize("managed_by", ["owner"])
+async def test_keys_managed_by_the_owner(client_for: Callable[[str], Browser]) -> None:
+    """The operator may narrow the management of keys to the owner; an admin is then like everyone else."""
+    page = await client_for("admin").page(PATH)
+    assert "AI provider keys are managed by the organization's owner." in page.text
+    assert "Add API Key" not in page.text
+    assert (await client_for("admin").get(OPENAI)).status_code == 403
+    assert (await client_for("admin").send(OPENAI, {"api_key": KEY})).status_code == 403
+    assert (await client_for("owner").send(OPENAI, {"api_key": KEY})).status_code == 303
+
+
+async def test_locked_vault(web_app: FastAPI, node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:
+    """A locked vault is said on the page and its controls are off; a key can still be removed."""
+    admin = client_for("admin")
+    await admin.send(OPENAI, {"api_key": KEY})
+    web_app.state.node = replace(node, keyring=KeyRing([], locked_reason="the key file is gone: /secret/place"))
+    page = await admin.page(PATH)
+    assert "The key vault is locked" in page.text
+    assert "/secret/place" not in page.html
+    assert "disabled" in page.html
+    assert (await admin.send(OPENAI, {"api_key": OTHER_KEY})).status_code == 503
+    assert (await admin.send(f"{OPENAI}/remove")).status_code == 303
+    assert await provider_keys.list_keys(node.db, acme.actor("admin")) == []
+
+
+async def test_unknown_provider(client_for: Callable[[str], Browser]) -> None:
+    """There is no page for a provider that is not in the table."""
+    assert (await client_for("admin").get(f"{PATH}/nobody")).status_code == 404
+    assert (await client_for("admin").send(f"{PATH}/nobody", {"api_key": KEY})).status_code == 404
+
+
+@pytest.mark.parametrize("path", [OPENAI, f"{OPENAI}/remove"])
+async def test_an_old_session_confirms_first(path: str, client_for: Callable[[str], Browser]) -> None:
+    """Whoever gave their password over ten minutes ago gives it again before a key changes."""
+    admin = client_for("admin")
+    with time_machine.travel(clock.now() + timedelta(minutes=11)):
+        reply = await admin.send(path, {"api_key": KEY})
+    assert reply.status_code == 303
+    assert reply.headers["location"].startswith("/confirm-password")
+
+
+async def test_the_form_asks_first_too(client_for: Callable[[str], Browser]) -> None:
+    """The form is not opened to somebody who would have to confirm after pasting the key."""
+    admin = client_for("admin")
+    with time_machine.travel(clock.now() + timedelta(minutes=11)):
+        reply = await admin.get(OPENAI)
+    assert reply.headers["location"].startswith("/confirm-password")
+
+
+async def test_another_organization_has_its_own_keys(client_for: Callable[[str], Browser]) -> None:
+    """A key of one organization is on no other organization's page."""
+    await client_for("admin").send(OPENAI, {"api_key": KEY})
+    page = await client_for("outsider").page(PATH)
+    assert "Active" not in page.text
+    assert "sk-proj-" not in page.text
+
+
+async def test_every_provider_has_a_section(client_for: Callable[[str], Browser]) -> None:
+    """The page and the provider table name the same providers, and link to where each one's keys are created."""
+    page = await client_for("user").page(PATH)
+    assert {provider.name for provider in registry.PROVIDERS.values()} <= {text for _, text in page.headings}
+    assert {provider.console_url for provider in registry.PROVIDERS.values()} <= set(page.links)
