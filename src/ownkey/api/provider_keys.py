@@ -1,0 +1,111 @@
+"""The organization's own provider keys. They are written and never read: a reply shows the first characters only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from ownkey import audit
+from ownkey.access import Action, Actor
+from ownkey.api.authentication import Caller, Here
+from ownkey.api.shapes import Given, Page, Shown
+from ownkey.credentials import Secret
+from ownkey.errors import Forbidden, InvalidRequest
+from ownkey.node import Node
+from ownkey.providers import key_check, registry
+from ownkey.providers.health import Health
+from ownkey.providers.key_check import KeyCheckResult
+from ownkey.providers.provider import Provider
+from ownkey.vault import provider_keys
+
+
+class ProviderKey(Shown):
+    """What anybody may ever see of a key. ``said`` is what the provider said at the last check."""
+
+    id: str
+    provider: str
+    preview: str
+    fingerprint: str
+    health: Health
+    said: str
+    added_by: str
+    created_at: datetime
+    last_checked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class NewKey(Given):
+    """A key to connect, or to put in place of the one there is."""
+
+    key: Annotated[str, Field(max_length=provider_keys.LONGEST_KEY, json_schema_extra={"writeOnly": True})]
+    unchecked: Annotated[bool, Field(description="Save it without asking the provider about it.")] = False
+
+
+class SavedKey(ProviderKey):
+    """A key just saved. ``advice`` names what looks wrong about its form, without being a reason to refuse it."""
+
+    advice: str | None
+
+
+async def list_keys(node: Here, actor: Caller) -> Page[ProviderKey]:
+    """List the organization's keys."""
+    found = await provider_keys.list_keys(node.db, actor)
+    return Page(items=[ProviderKey.model_validate(key) for key in found])
+
+
+async def save(node: Here, actor: Caller, provider: str, given: NewKey) -> SavedKey:
+    """Connect a key, or replace it: no call admitted after the reply uses the old one.
+
+    The key is checked with the provider first, without spending tokens. A rejected one is not saved.
+    """
+    company = registry.find(provider)
+    # Before the provider is asked: nobody else's key is sent anywhere.
+    await _require_manager(node, actor, Action.PROVIDER_KEY_ADD, company)
+    secret = provider_keys.clean(given.key)
+    found = KeyCheckResult(Health.UNVERIFIED, "") if given.unchecked else await _ask(node, company, secret)
+    if found.health.blocks_saving:
+        raise InvalidRequest(
+            f"{company.name} rejected this key, so it was not saved: {found.said}",
+            detail={"health": found.health.value},
+        )
+    key = await provider_keys.save(
+        node.db,
+        node.keyring,
+        actor,
+        company,
+        secret,
+        found.health,
+        found.said,
+        managed_by=node.settings.keys_managed_by,
+    )
+    shown = ProviderKey.model_validate(key)
+    return SavedKey(**dict(shown), advice=registry.advice(company, secret))
+
+
+async def check(node: Here, actor: Caller, provider: str) -> ProviderKey:
+    """Ask the provider about the stored key now, without spending tokens."""
+    company = registry.find(provider)
+    managed_by = node.settings.keys_managed_by
+    sealed = await provider_keys.sealed_key(node.db, actor, company.slug, managed_by=managed_by)
+    found = await _ask(node, company, provider_keys.use(node.keyring, sealed))
+    await provider_keys.note_health(node.db, sealed.id, sealed.organization_id, found.health, found.said)
+    keys = await provider_keys.list_keys(node.db, actor)
+    return next(ProviderKey.model_validate(key) for key in keys if key.provider == company.slug)
+
+
+async def remove(node: Here, actor: Caller, provider: str) -> None:
+    """Destroy a key; calls fall back to the plan's allowance."""
+    company = registry.find(provider)
+    await provider_keys.remove(node.db, actor, company.slug, managed_by=node.settings.keys_managed_by)
+
+
+async def _ask(node: Node, provider: Provider, secret: Secret) -> KeyCheckResult:
+    return await key_check.check(provider, node.settings.base_url(provider.slug) or provider.base_url, secret)
+
+
+async def _require_manager(node: Node, actor: Actor, action: Action, provider: Provider) -> None:
+    if not provider_keys.may_manage(actor, node.settings.keys_managed_by):
+        await audit.record_refusal(node.db, actor, action, provider.slug)
+        raise Forbidden("AI provider keys are managed by workspace admins.")

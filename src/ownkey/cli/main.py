@@ -1,0 +1,84 @@
+"""The command tree, and the one place where a command's failure becomes a sentence and an exit code.
+
+A group's module is imported when one of its commands is called: ``ownkey --help`` loads no database.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError, Parameter
+
+from ownkey.cli.demo import demo
+from ownkey.cli.migrate import migrate
+from ownkey.cli.serve import serve
+from ownkey.cli.settings import settings
+from ownkey.errors import OwnkeyError
+
+REFUSED, BAD_USAGE = 1, 2
+
+app = App(
+    name="ownkey",
+    help="AI for a whole organization, on a monthly token allowance or on the organization's own provider keys.",
+    version=lambda: version("ownkey"),
+    default_parameter=Parameter(negative=()),
+    help_format="markdown",
+    result_action="return_none",
+    exit_on_error=False,
+    print_error=False,
+)
+app.command(serve)
+app.command(demo)
+app.command(migrate)
+app.command(settings)
+app.command("ownkey.cli.organizations:app", name="organizations", help="The customers: create and list them.")
+app.command("ownkey.cli.members:app", name="members", help="An organization's people.")
+app.command("ownkey.cli.tokens:app", name="tokens", help="API tokens, which programs use to call the gateway.")
+app.command("ownkey.cli.keys:app", name="keys", help="An organization's own provider keys.")
+app.command("ownkey.cli.plans:app", name="plans", help="What there is to subscribe to, and who is on what.")
+app.command("ownkey.cli.usage:app", name="usage", help="What an organization has used of its allowance.")
+app.command("ownkey.cli.vault:app", name="vault", help="The keys that encrypt the provider keys.")
+app.command("ownkey.cli.audit:app", name="audit", help="Who did, or was refused, what and when.")
+app.command("ownkey.cli.ledger:app", name="ledger", help="The token bookkeeping.")
+
+
+def main() -> None:
+    """Run the command of the process's arguments and end the process with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command. Returns 0, or 1 for a refusal, or 2 for bad usage, after one sentence on standard error."""
+    try:
+        app(arguments)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        _say(f"{error} Try `ownkey --help`.")
+        return BAD_USAGE
+    except OwnkeyError as error:
+        _say(error.message)
+        return REFUSED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; what is still buffered must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
+        return REFUSED
+    except Exception as error:
+        if os.environ.get("OWNKEY_LOG_LEVEL") == "DEBUG":
+            raise
+        _say(f"Something went wrong ({type(error).__name__}). With OWNKEY_LOG_LEVEL=DEBUG the command says where.")
+        return REFUSED
+    return 0
+
+
+def _say(sentence: str) -> None:
+    from ownkey.logs import blank  # costs a tenth of a second, which only a failure should pay
+
+    print(blank(" ".join(sentence.split())), file=sys.stderr)

@@ -1,0 +1,90 @@
+"""Several processes on one port: start them, replace one that dies, and pass every stop signal on to all."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+
+import structlog
+
+from ownkey.errors import Unavailable
+
+# A worker that dies younger than this has not come up; another one would not either.
+_YOUNG_SECONDS = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+def supervise(host: str, port: int, count: int) -> None:
+    """Serve with ``count`` processes until a signal ends them.
+
+    Raises ``OSError`` if the port is taken and ``Unavailable`` if a worker does not come up.
+    """
+    with _reserved(host, port) as reservation:
+        asyncio.run(_Workers(host, reservation.getsockname()[1], count).run())
+
+
+def _reserved(host: str, port: int) -> socket.socket:
+    """The port, bound but not listening: the kernel gives connections only to the workers, who share it."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    reservation = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reservation.bind(address)
+    except OSError:
+        reservation.close()
+        raise
+    return reservation
+
+
+class _Workers:
+    def __init__(self, host: str, port: int, count: int) -> None:
+        self._command = (sys.executable, "-m", "ownkey", "serve", "--host", host, "--port", str(port))
+        self._count = count
+        self._running: set[Process] = set()
+        self._stopping = False
+        self._failed = False
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        await asyncio.gather(*(self._keep(worker) for worker in range(self._count)))
+        if self._failed:
+            raise Unavailable("A worker did not come up; the lines above say why.")
+
+    async def _keep(self, worker: int) -> None:
+        """Start a worker, and another one whenever it dies, until we stop."""
+        clock = asyncio.get_running_loop().time
+        while not self._stopping:
+            started = clock()
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                "--worker-number",
+                str(worker),
+                stdin=PIPE,
+                # Its own session: Ctrl-C reaches us only, and a worker is told once.
+                start_new_session=True,
+            )
+            self._running.add(process)
+            if self._stopping:  # the signal came while it was being started
+                process.terminate()
+            code = await process.wait()
+            self._running.discard(process)
+            if self._stopping:
+                return
+            if clock() - started < _YOUNG_SECONDS:
+                self._failed = True
+                self._stop(signal.SIGTERM)
+                return
+            log.error("worker died; starting another", worker=worker, exit_code=code)
+
+    def _stop(self, number: signal.Signals) -> None:
+        self._stopping = True
+        for process in self._running:
+            with suppress(ProcessLookupError):
+                process.send_signal(number)

@@ -1,0 +1,68 @@
+"""How the management API says no."""
+
+from __future__ import annotations
+
+import pytest
+
+from ownkey.access import Role
+from tests.integration.api.conftest import Acme
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_errors_are_problem_documents(acme: Acme) -> None:
+    """Every refusal is ``application/problem+json`` with status, code and the request's id, and is not to be kept."""
+    token = await acme.token(Role.OWNER)
+    for method, path, status, code in (
+        ("GET", "/nothing", 404, "not_found"),
+        ("DELETE", "/organization", 405, "invalid_request"),
+        ("GET", "/usage?period=2026-13", 400, "invalid_request"),
+        ("GET", "/usage/events?limit=0", 400, "invalid_request"),
+        ("PUT", "/provider-keys/nobody", 404, "not_found"),
+    ):
+        reply = await acme.ask(method, path, token, json={"key": "sk-demo-0123456789"} if method == "PUT" else None)
+        problem = reply.json()
+        assert (reply.status_code, problem["status"], problem["code"]) == (status, status, code), path
+        assert reply.headers["content-type"] == "application/problem+json"
+        assert reply.headers["x-request-id"] == problem["request_id"]
+        assert reply.headers["cache-control"] == "no-store"
+        assert problem["detail"]
+
+
+async def test_unknown_members_are_refused(acme: Acme) -> None:
+    """A member that a request does not have is 400, and nothing is changed: it would look as if it had been obeyed."""
+    token = await acme.token(Role.OWNER)
+    before = (await acme.ask("GET", "/organization", token)).json()
+    for method, path, body in (
+        ("PATCH", "/organization", {"name": "Other"}),
+        ("POST", "/invitations", {"email": "new@example.com", "role": "user"}),
+        ("PUT", "/provider-keys/openai", {"key": "sk-demo-0123456789"}),
+        ("PUT", "/plan", {"plan": "starter"}),
+    ):
+        for extra in ("role_", "org_id", "organization_id", "allowance", "used", "is_admin", "id", "owner", "scopes"):
+            reply = await acme.ask(method, path, token, json={**body, extra: "owner"})
+            assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request"), (path, extra)
+            assert extra in reply.json()["detail"]
+    assert (await acme.ask("GET", "/organization", token)).json() == before
+    assert (await acme.ask("GET", "/provider-keys", token)).json()["items"] == []
+    assert (await acme.ask("GET", "/invitations", token)).json()["items"] == []
+
+
+async def test_unusable_bodies_are_refused(acme: Acme) -> None:
+    """Broken JSON, another content type and wrong kinds of values are 400, and the value is not said back."""
+    token = await acme.token(Role.OWNER)
+    headers = {"authorization": f"Bearer {token}"}
+    url = "/api/v1/provider-keys/openai"
+    for content, kind in (
+        (b"{", "application/json"),
+        (b"\xff\xfe", "application/json"),
+        (b"key=sk-demo-0123456789", "application/x-www-form-urlencoded"),
+        (b'{"key": "sk-demo-0123456789"}', "text/plain"),
+        (b'{"key": ["sk-demo-0123456789"]}', "application/json"),
+        (b'{"key": "sk-demo-0123456789", "unchecked": "yes"}', "application/json"),
+        (b'{"key": "sk-demo-' + b"0" * 20_000 + b'"}', "application/json"),
+        (b"", "application/json"),
+    ):
+        reply = await acme.client.put(url, content=content, headers={**headers, "content-type": kind})
+        assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request"), content[:40]
+        assert "sk-demo" not in reply.text

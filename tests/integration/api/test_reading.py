@@ -1,0 +1,103 @@
+"""What the management API shows: usage, plan, tokens, audit log, and its own description."""
+
+from __future__ import annotations
+
+import pytest
+
+from ownkey.access import Role
+from ownkey.api.urls import PREFIX, ROUTES
+from tests.integration.api.conftest import Acme
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_usage_is_shown(acme: Acme) -> None:
+    """A month without calls: all of the plan's tokens are left, and the sums are empty."""
+    token = await acme.token(Role.DEVELOPER, "usage.read")
+    shown = (await acme.ask("GET", "/usage?period=2026-02", token)).json()
+    assert (shown["period"], shown["used"], shown["remaining"]) == ("2026-02", 0, shown["granted"])
+    assert shown["resets_at"] == "2026-03-01T00:00:00Z"
+    assert set(shown) == {
+        *("period", "granted", "used", "reserved", "remaining", "resets_at", "own_key_tokens", "events"),
+    }
+    for path in ("/usage/days", "/usage/members", "/usage/providers", "/usage/events"):
+        assert (await acme.ask("GET", path, token)).json() == {"items": [], "next": None}
+
+
+async def test_the_audit_log_is_paged(acme: Acme) -> None:
+    """``next`` leads through all entries, each once, newest first, and only one's own."""
+    token = await acme.token(Role.ADMIN)
+    for number in range(5):
+        await acme.ask("POST", "/invitations", token, json={"email": f"guest{number}@example.com", "role": "user"})
+    seen: list[int] = []
+    path = "/audit?limit=3"
+    while True:
+        page = (await acme.ask("GET", path, token)).json()
+        seen += [entry["id"] for entry in page["items"]]
+        if page["next"] is None:
+            break
+        path = f"/audit?limit=3&before={page['next']}"
+    assert seen == sorted(set(seen), reverse=True)
+    assert len(seen) >= 7
+    only = (await acme.ask("GET", "/audit?action=invitation.create", token)).json()["items"]
+    assert len(only) == 5
+
+
+async def test_the_organization_is_shown_and_renamed(acme: Acme) -> None:
+    """Names change, slugs stay; a token renames its own workspace only."""
+    token = await acme.token(Role.OWNER)
+    me = (await acme.ask("GET", "/me", token)).json()
+    assert (me["role"], me["workspace_id"]) == ("owner", acme.created.workspace.id)
+    renamed = await acme.ask("PATCH", "/organization", token, json={"name": "Acme Corporation"})
+    assert (renamed.json()["name"], renamed.json()["slug"]) == ("Acme Corporation", acme.created.organization.slug)
+    own = f"/workspaces/{me['workspace_id']}"
+    assert (await acme.ask("PATCH", own, token, json={"name": "Research"})).json()["name"] == "Research"
+    made = await acme.ask("POST", "/workspaces", token, json={"name": "Sales"})
+    assert made.status_code == 201
+    other = f"/workspaces/{made.json()['id']}"
+    assert (await acme.ask("PATCH", other, token, json={"name": "Support"})).status_code == 404
+    listed = (await acme.ask("GET", "/workspaces", token)).json()["items"]
+    assert [workspace["name"] for workspace in listed] == ["Research", "Sales"]
+
+
+async def test_tokens_are_listed_renamed_and_revoked_but_not_made(acme: Acme) -> None:
+    """A token's text is in no reply; a revoked one is refused at its next request; no token makes another."""
+    token = await acme.token(Role.OWNER)
+    [listed] = (await acme.ask("GET", "/api-tokens", token)).json()["items"]
+    assert token.startswith(listed["hint"].rstrip("…"))
+    path = f"/api-tokens/{listed['id']}"
+    assert (await acme.ask("PATCH", path, token, json={"name": "Robot"})).status_code == 204
+    again = await acme.ask("GET", "/api-tokens", token)
+    assert again.json()["items"][0]["name"] == "Robot"
+    assert token not in again.text
+    assert (await acme.ask("POST", "/api-tokens", token, json={"name": "Child"})).status_code == 405
+    assert (await acme.ask("DELETE", path, token)).status_code == 204
+    assert (await acme.ask("GET", "/me", token)).status_code == 401
+
+
+async def test_the_plan_is_shown_and_changed(acme: Acme) -> None:
+    """The owner's token changes the plan; one that is too small for the organization is refused with the reason."""
+    token = await acme.token(Role.OWNER)
+    shown = (await acme.ask("GET", "/plan", token)).json()
+    assert (shown["plan"]["code"], shown["members"], shown["extra_seats"]) == ("enterprise", 1, 0)
+    codes = [plan["code"] for plan in (await acme.ask("GET", "/plans", token)).json()["items"]]
+    assert codes == ["free", "starter", "professional", "enterprise"]
+    changed = await acme.ask("PUT", "/plan", token, json={"plan": "starter", "interval": "year"})
+    assert (changed.json()["plan"]["code"], changed.json()["interval"]) == ("starter", "year")
+    await acme.ask("POST", "/workspaces", token, json={"name": "Sales"})
+    refused = await acme.ask("PUT", "/plan", token, json={"plan": "free"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "plan_limit_reached")
+    assert "workspace" in refused.json()["detail"]
+
+
+async def test_the_openapi_document_describes_every_route(acme: Acme) -> None:
+    """The document is open, and has each route with its summary, scope and way to authenticate."""
+    document = (await acme.client.get(f"{PREFIX}/openapi.json")).json()
+    described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
+    assert described == {(route.method, PREFIX + route.path) for route in ROUTES}
+    for item in document["paths"].values():
+        for operation in item.values():
+            assert operation["security"] == [{"API token": []}]
+            assert operation["summary"]
+    assert (await acme.client.get("/openapi.json")).status_code == 404
+    assert (await acme.client.get("/docs")).status_code == 404

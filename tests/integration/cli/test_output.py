@@ -1,0 +1,52 @@
+"""What is printed: tables for people, JSON for programs, settings with their sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.cli.conftest import Cli
+
+
+def test_tables_line_up_and_cannot_steer_the_terminal(cli: Cli) -> None:
+    """Columns line up, wide characters counted; what a name may hold of control characters is shown as such."""
+    for name in ("Acme", "日本株式会社"):
+        assert cli("organizations", "create", name, "--owner", "owner@acme.test").code == 0
+    table = cli("organizations", "list").out.splitlines()
+    assert table[0].split() == ["ID", "Name", "Slug", "Created", "at"]
+    assert len(table) == 3
+    assert all(ord(character) >= 32 for line in table for character in line)
+
+
+def test_facts_are_for_people(cli: Cli) -> None:
+    """Without ``--json`` numbers have separators, times are readable, and nothing is an empty cell."""
+    cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    shown = cli("usage", "acme", "--month", "2026-02").out
+    assert "Granted         100,000\n" in shown
+    assert "Resets at       2026-03-01 00:00 UTC\n" in shown
+    assert cli("keys", "list", "acme").out == "Nothing to list.\n"
+
+
+def test_settings_are_listed_with_their_sources(cli: Cli, tmp_path: Path) -> None:
+    """Every setting is there with its value and source; secrets are masked, whatever they come from."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "ownkey_platform_key_anthropic").write_text("sk-ant-canary-1")
+    (tmp_path / ".env").write_text("OWNKEY_APP_NAME=Acme\nOWNKEY_LOG_LEVEL=ERROR\n")
+    cli.set(
+        SECRETS_DIR=str(secrets),
+        LOG_LEVEL="WARNING",
+        DATABASE_URL="postgresql://someone:canary@db.example.com/ownkey?sslcert=canary",
+        VAULT_KEYS="k1:canary",
+        SMTP_URL="smtp://someone:canary@mail.example.com:587",
+        PLATFORM_KEY_OPENAI="sk-canary-2",
+    )
+    result = cli("settings", "--json")
+    found = {setting["name"]: (setting["value"], setting["source"]) for setting in result.document}
+    assert found["OWNKEY_APP_NAME"] == ("Acme", ".env")
+    assert found["OWNKEY_LOG_LEVEL"] == ("WARNING", "environment")
+    assert found["OWNKEY_KEYS_MANAGED_BY"] == ("admin", "default")
+    assert found["OWNKEY_DATABASE_URL"] == ("postgresql://db.example.com/ownkey", "environment")
+    assert found["OWNKEY_VAULT_KEYS"] == ("••••••••", "environment")
+    assert found["OWNKEY_PLATFORM_KEY_ANTHROPIC"] == ("••••••••", f"file in {secrets}")
+    assert found["OWNKEY_PLATFORM_KEY_OPENAI"] == ("••••••••", "environment")
+    assert "canary" not in result.out + cli("settings").out

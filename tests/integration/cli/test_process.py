@@ -1,0 +1,172 @@
+"""What only real processes show: start-up, signals, several workers, and commands beside a running server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import URL
+
+from ownkey.vault.kek import new_kek
+from tests.integration.cli.conftest import Cli, started
+
+CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Tell me about tea in 40 words"}]}
+
+
+def wait_until_ready(address: str, server: subprocess.Popen[str]) -> None:
+    """Wait until the server says that it is ready."""
+    for _ in range(300):
+        if server.poll() is not None:
+            pytest.fail(f"the server ended: {server.stderr.read() if server.stderr else ''}")
+        try:
+            if httpx.get(f"{address}/healthz/ready", timeout=1).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    pytest.fail("the server did not become ready")
+
+
+@contextmanager
+def serving(
+    arguments: list[str], environment: Mapping[str, str], folder: Path, port: int
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server that is ready, and gone afterwards."""
+    server = started([*arguments, "--port", str(port)], environment, folder)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until_ready(address, server)
+        yield address, server
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.communicate()
+
+
+def finished(server: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    """Send a signal; the exit code and what standard error held."""
+    server.send_signal(number)
+    _, errors = server.communicate(timeout=30)
+    return server.returncode, errors
+
+
+def command(environment: Mapping[str, str], folder: Path, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
+    """Run a command in a process of its own."""
+    process = started(list(arguments), environment, folder)
+    out, err = process.communicate(stdin, timeout=60)
+    return process.returncode, out, err
+
+
+def test_help_loads_neither_database_nor_web(tmp_path: Path) -> None:
+    """Help is quick: none of the heavy libraries is imported for it."""
+    program = (
+        "import sys; from ownkey.cli.main import run; code = run(['--help']); "
+        "heavy = {'sqlalchemy', 'fastapi', 'pydantic', 'tink', 'alembic', 'uvicorn'} & set(sys.modules); "
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "organizations" in done.stdout
+
+
+def test_commands_work_beside_a_running_server(
+    cli: Cli, environment: Mapping[str, str], tmp_path: Path, free_tcp_port: int
+) -> None:
+    """What commands change counts at the next call: a token, a key, a revocation. SIGTERM ends it with exit 0."""
+    settings = {**environment, "OWNKEY_PLATFORM_KEY_OPENAI": "sk-demo-platform"}
+    with serving(["serve"], settings, tmp_path, free_tcp_port) as (address, server):
+        cli.json("organizations", "create", "Acme", "--owner", "owner@acme.test", "--plan", "starter")
+        token = cli.json("tokens", "create", "acme", "--name", "CI")
+
+        def chat() -> httpx.Response:
+            headers = {"authorization": f"Bearer {token['token']}"}
+            return httpx.post(f"{address}/openai/v1/chat/completions", json=CHAT, headers=headers, timeout=10)
+
+        assert (chat().status_code, chat().headers["x-ownkey-billed-to"]) == (200, "allowance")
+        cli.json("keys", "set", "acme", "openai", stdin=b"sk-demo-acme-key-0123456789")
+        assert chat().headers["x-ownkey-billed-to"] == "own_key"
+        cli.json("keys", "remove", "acme", "openai")
+        assert chat().headers["x-ownkey-billed-to"] == "allowance"
+        usage = cli.json("usage", "acme")
+        assert (usage["events"], usage["used"] > 0, usage["own_key_tokens"] > 0) == (4, True, True)
+        events = [json.loads(line) for line in cli("usage", "events", "acme").out.splitlines()]
+        assert [event["billed_to"] for event in events] == ["allowance", "allowance", "own_key", "allowance"]
+        assert sum(event["charged_tokens"] for event in events) == usage["used"]
+        later = cli("usage", "events", "acme", "--since", str(events[2]["id"])).out
+        assert [json.loads(line)["id"] for line in later.splitlines()] == [events[3]["id"]]
+        cli.json("tokens", "revoke", token["id"])
+        assert chat().status_code == 401
+        assert cli.json("ledger", "verify") == {"differences": []}
+        assert cli.json("audit", "verify")["first_bad"] is None
+        code, errors = finished(server, signal.SIGTERM)
+    assert code == 0, errors
+    for line in errors.splitlines():
+        assert set(json.loads(line)) >= {"event", "level", "timestamp"}
+    assert token["token"] not in errors
+
+
+def test_a_taken_port_is_a_refusal(environment: Mapping[str, str], tmp_path: Path, free_tcp_port: int) -> None:
+    """A port that somebody else has is one sentence and exit 1."""
+    with serving(["serve"], environment, tmp_path, free_tcp_port):
+        code, _, err = command(environment, tmp_path, "serve", "--port", str(free_tcp_port))
+    assert code == 1
+    assert "in use" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_workers_share_a_port(
+    environment: Mapping[str, str], tmp_path: Path, postgres_url: URL, free_tcp_port: int
+) -> None:
+    """Two workers answer on one port; one signal to the parent stops both, with exit 0."""
+    settings = {
+        **environment,
+        "OWNKEY_DATABASE_URL": postgres_url.render_as_string(hide_password=False),
+        "OWNKEY_VAULT_KEYS": new_kek(),
+    }
+    with serving(["serve", "--workers", "2"], settings, tmp_path, free_tcp_port) as (address, server):
+        workers = _children(server.pid)
+        for _ in range(100):
+            if len(workers) == 2:
+                break
+            time.sleep(0.1)
+            workers = _children(server.pid)
+        assert len(workers) == 2
+        for _ in range(20):
+            assert httpx.get(f"{address}/healthz/live", timeout=5).status_code == 200
+        code, errors = finished(server, signal.SIGTERM)
+        assert code == 0, errors
+    assert not any(os.path.exists(f"/proc/{worker}") for worker in workers)
+
+
+def test_workers_end_with_their_parent(
+    environment: Mapping[str, str], tmp_path: Path, postgres_url: URL, free_tcp_port: int
+) -> None:
+    """A parent that is killed leaves no worker behind on the port."""
+    settings = {
+        **environment,
+        "OWNKEY_DATABASE_URL": postgres_url.render_as_string(hide_password=False),
+        "OWNKEY_VAULT_KEYS": new_kek(),
+    }
+    with serving(["serve", "--workers", "2"], settings, tmp_path, free_tcp_port) as (_, server):
+        workers = _children(server.pid)
+        server.kill()
+        server.wait()
+        for _ in range(200):
+            if not any(os.path.exists(f"/proc/{worker}") for worker in workers):
+                return
+            time.sleep(0.1)
+    pytest.fail("a worker outlived its parent")
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in tasks.read_text().split()]

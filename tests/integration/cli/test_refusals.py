@@ -1,0 +1,123 @@
+"""Exit codes: 0 done, 1 refused, 2 not understood; and one sentence, never a traceback."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import URL
+
+from tests.integration.cli.conftest import Cli
+
+REFUSED = (
+    "organizations create Acme --owner nobody",
+    "organizations create Acme --owner owner@acme.test --plan gold",
+    "members add nowhere a@acme.test --role user",
+    "members link acme nobody@acme.test",
+    "tokens create nowhere --name x",
+    "tokens create acme --name x --scope everything",
+    "tokens revoke tok_0",
+    "keys set acme nobody",
+    "keys set acme openai",
+    "keys remove acme openai",
+    "plans set acme gold",
+    "usage nowhere",
+    "usage events nowhere",
+    "audit list nowhere",
+    "serve --workers 2",
+)
+BAD_USAGE = (
+    "nothing",
+    "organizations create",
+    "organizations create Acme",
+    "members add acme a@acme.test",
+    "members add acme a@acme.test --role owner",
+    "usage acme --month November",
+    "keys set acme openai sk-demo-canary-4f1d9e77aa21",
+    "serve --workers 0",
+    "serve --port 70000",
+    "plans list --yaml",
+)
+
+
+def test_a_refusal_is_one_sentence_and_exit_1(cli: Cli, subtests: pytest.Subtests) -> None:
+    """What cannot be done is said in one line on standard error; standard output stays empty, with ``--json`` too."""
+    cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    for command in REFUSED:
+        with subtests.test(command):
+            result = cli(*command.split(), *(["--json"] if "serve" not in command else []))
+            assert (result.code, result.out) == (1, "")
+            assert result.err.count("\n") == 1
+            assert result.err.endswith(".\n")
+            assert "Something went wrong" not in result.err
+
+
+def test_bad_usage_is_exit_2(cli: Cli, tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """What cannot be understood is said in one line, does nothing, and does not repeat what may be a key."""
+    for command in BAD_USAGE:
+        with subtests.test(command):
+            result = cli(*command.split())
+            assert (result.code, result.out) == (2, "")
+            assert result.err.count("\n") == 1
+            assert "canary" not in result.err
+    assert not (tmp_path / "data").exists()
+
+
+def test_wrong_settings_are_named(cli: Cli) -> None:
+    """A setting that cannot be used is named, and its value is not said."""
+    for name, value in (
+        ("PUBLIC_URL", "ftp://canary"),
+        ("LOG_LEVEL", "canary"),
+        ("MAX_REQUEST_BYTES", "canary"),
+        ("DATABASE_URL", "mysql://user:canary@host/db"),
+        ("PLANS_FILE", "/nowhere/plans.toml"),
+    ):
+        cli.set(**{name: value})
+        result = cli("organizations", "list")
+        assert result.code == 1, name
+        assert name in result.err or "plans file" in result.err
+        assert "canary" not in result.err
+        cli._monkeypatch.delenv(f"OWNKEY_{name}")
+
+
+def test_an_edited_audit_log_is_found(cli: Cli, tmp_path: Path) -> None:
+    """``audit verify`` exits 1 and names the first entry that is not what was written."""
+    cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    cli("members", "add", "acme", "a@acme.test", "--role", "user")
+    assert cli("audit", "verify").code == 0
+    with sqlite3.connect(tmp_path / "data" / "ownkey.db") as database:
+        database.execute("UPDATE audit_entries SET actor_label = 'Nobody' WHERE id = 2")
+    database.close()
+    result = cli("audit", "verify")
+    assert result.code == 1
+    assert "Audit entry 2" in result.err
+
+
+def test_an_edited_balance_is_found(cli: Cli, tmp_path: Path) -> None:
+    """``ledger verify`` exits 1 and names organization, month and difference."""
+    made = cli.json("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    with sqlite3.connect(tmp_path / "data" / "ownkey.db") as database:
+        database.execute(
+            "INSERT INTO allowances (organization_id, period, granted_tokens, used_tokens) VALUES (?, '2026-11', 7, 0)",
+            (made["id"],),
+        )
+    database.close()
+    result = cli("ledger", "verify")
+    assert result.code == 1
+    for part in (made["id"], "2026-11", "+7"):
+        assert part in result.err
+
+
+def test_an_outdated_postgresql_is_refused(cli: Cli, postgres_url: URL) -> None:
+    """On PostgreSQL nothing is migrated by the way; ``migrate`` does it, and says that it is done."""
+    address = postgres_url.render_as_string(hide_password=False)
+    with psycopg.connect(postgres_url.set(drivername="postgresql").render_as_string(hide_password=False)) as server:
+        server.execute("DROP SCHEMA public CASCADE")
+        server.execute("CREATE SCHEMA public")
+    cli.set(DATABASE_URL=address)
+    refused = cli("organizations", "list")
+    assert (refused.code, "ownkey migrate" in refused.err) == (1, True)
+    assert cli.json("migrate") == {"database": "postgresql", "up_to_date": True}
+    assert cli.json("organizations", "list") == []
