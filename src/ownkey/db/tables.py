@@ -38,7 +38,7 @@ metadata = MetaData(
     }
 )
 
-# SQLite gives ids by itself only to an INTEGER primary key; PostgreSQL should count in 64 bits.
+# SQLite counts by itself only in an INTEGER primary key; PostgreSQL should count in 64 bits.
 _Counter = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -59,10 +59,6 @@ def _organization(**options: Any) -> Column[str]:
 def _organization_unchecked() -> Column[str]:
     """For the tables written by every call: a foreign key would lock the organization's row for each of them."""
     return Column("organization_id", Text, nullable=False)
-
-
-def _workspace() -> Column[str]:
-    return Column("workspace_id", Text, nullable=False)
 
 
 def _in_workspace() -> ForeignKeyConstraint:
@@ -164,7 +160,7 @@ invitations = Table(
     metadata,
     Column("id", Text, primary_key=True),
     _organization(),
-    _workspace(),
+    Column("workspace_id", Text, nullable=False),
     Column("email", Text, nullable=False),
     Column("role", Text, nullable=False),
     Column("token_hash", Text, nullable=False, unique=True),
@@ -183,12 +179,12 @@ api_tokens = Table(
     metadata,
     Column("id", Text, primary_key=True),
     _organization(),
-    _workspace(),
+    Column("workspace_id", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("hint", Text, nullable=False),
     Column("token_hash", Text, nullable=False, unique=True),
     Column("scopes", Text, nullable=False),
-    # The person whose rights bound the token's; null for one the operator made.
+    # Null for one the operator made.
     Column("created_by", Text, ForeignKey("users.id")),
     _created(),
     Column("revoked_at", UtcTime),
@@ -204,6 +200,7 @@ api_token_months = Table(
     _organization(),
     Column("requests", BigInteger, nullable=False, server_default="0"),
     Column("last_used_at", UtcTime, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 provider_keys = Table(
@@ -224,7 +221,6 @@ provider_keys = Table(
     UniqueConstraint("organization_id", "provider"),
 )
 
-# Apart from provider_keys, because every change there makes all nodes read their keys anew.
 provider_key_health = Table(
     "provider_key_health",
     metadata,
@@ -269,6 +265,7 @@ allowances = Table(
         "used_tokens + reserved_tokens <= granted_tokens + excess_tokens",
         name="never_overspent",
     ),
+    sqlite_with_rowid=False,
 )
 
 reservations = Table(
@@ -276,7 +273,7 @@ reservations = Table(
     metadata,
     Column("request_id", Text, primary_key=True),
     _organization_unchecked(),
-    _workspace(),
+    Column("workspace_id", Text, nullable=False),
     Column("period", Text, nullable=False),
     Column("tokens", BigInteger, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),
@@ -290,6 +287,7 @@ reservations = Table(
     _created(),
     Column("lease_until", UtcTime, nullable=False),
     CheckConstraint("tokens >= 0", name="tokens"),
+    sqlite_with_rowid=False,
 )
 
 usage_events = Table(
@@ -298,7 +296,7 @@ usage_events = Table(
     _counted_id(),
     Column("request_id", Text, nullable=False, unique=True),
     _organization_unchecked(),
-    _workspace(),
+    Column("workspace_id", Text, nullable=False),
     Column("period", Text, nullable=False),
     Column("provider", Text, nullable=False),
     Column("model", Text, nullable=False),
@@ -364,7 +362,7 @@ conversations = Table(
     metadata,
     Column("id", Text, primary_key=True),
     _organization(),
-    _workspace(),
+    Column("workspace_id", Text, nullable=False),
     Column("user_id", Text, ForeignKey("users.id"), nullable=False),
     Column("title", Text, nullable=False),
     _created(),

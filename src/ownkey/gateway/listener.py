@@ -194,12 +194,22 @@ class Listener(HttpToolsProtocol):
     def set(self) -> None:
         """uvicorn signals a request's cycle through an event; a gateway request needs no signal."""
 
+    def on_message_begin(self) -> None:
+        """A request begins; what only the pages need of it is made when it turns out to be theirs."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
     def on_headers_complete(self) -> None:
         """The head is whole: is it for the gateway?"""
         path, _, query = self.url.partition(b"?")
         segment, slash, _ = path[1:].partition(b"/")
         provider = _BY_SEGMENT.get(segment) if path[:1] == b"/" and slash else None
         if provider is None:
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expects
+            self.headers += headers  # the scope holds this very list
             super().on_headers_complete()
             return
         existing = self.cycle

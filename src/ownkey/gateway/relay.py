@@ -11,7 +11,7 @@ import structlog
 
 from ownkey.errors import OwnkeyError, ProviderTimedOut, Unavailable
 from ownkey.gateway.exchange import Exchange
-from ownkey.gateway.metrics import Metrics, in_flight
+from ownkey.gateway.metrics import Metrics
 from ownkey.gateway.routing import Route, Router
 from ownkey.gateway.upstream import Pool
 from ownkey.metering.reservations import Admission, KeyRow
@@ -134,7 +134,7 @@ class Relay:
         """Once a second: end what a provider keeps waiting, and note what live calls have shown so far."""
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
         now, settings = self.now(), self.node.settings
-        in_flight.set(len(self.active))
+        self.metrics.in_flight = len(self.active)
         renewals = []
         for exchange in list(self.active.values()):
             if exchange.is_overdue(now, settings.first_byte_timeout, settings.idle_timeout):

@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from queue import SimpleQueue
-from typing import cast
+from typing import Any, cast
 
 import structlog
 
@@ -28,7 +28,11 @@ log = structlog.get_logger(__name__)
 _PROBE_SECONDS = 0.5
 OnAdmit = Callable[[Admission | OwnkeyError], None]
 OnSettled = Callable[[], None]
-Waiting = tuple[Command, Callable[[Outcome | BaseException], None]]
+Done = Outcome | BaseException
+# A command, what to do with its outcome, and what its asker gave to be answered by. Not a closure: tens of thousands a
+# second would be cycles for the collector.
+Handler = Callable[["Writer", Command, Any, Done], None]
+Waiting = tuple[Command, Handler, Any]
 
 
 class Writer:
@@ -65,30 +69,28 @@ class Writer:
     def admit(self, command: Admit, answer: OnAdmit) -> None:
         """Decide about a call; ``answer`` gets the admission or the refusal, after the commit."""
         if self.down:
-            answer(Unavailable("The database is not available. Try again shortly."))
-            return
+            answer(_away())
+        else:
+            self._ask(command, Writer._admitted, answer)
 
-        def done(outcome: Outcome | BaseException) -> None:
-            if isinstance(outcome, StoreFailed):
-                # Whether the commit reached the database is unknown: whatever was held must not stay held.
-                self.release(command.request_id)
-                answer(Unavailable("The database is not available. Try again shortly."))
-            elif isinstance(outcome, Admission | OwnkeyError):
-                answer(outcome)
-            else:
-                answer(Internal())
-
-        self._ask(command, done)
+    def _admitted(self, command: Command, answer: OnAdmit, outcome: Done) -> None:
+        if isinstance(outcome, Admission | OwnkeyError):
+            answer(outcome)
+        elif isinstance(outcome, StoreFailed) and isinstance(command, Admit):
+            # Whether the commit reached the database is unknown: whatever was held must not stay held.
+            self.release(command.request_id)
+            answer(_away())
+        else:
+            answer(Internal())
 
     def current_key(
         self, organization_id: str, provider: str, answer: Callable[[KeyRow | OwnkeyError | None], None]
     ) -> None:
         """Read an organization's key for a provider; ``answer`` gets it, None, or ``Unavailable``."""
+        self._ask(CurrentKey(organization_id, provider), Writer._key_read, answer)
 
-        def done(outcome: Outcome | BaseException) -> None:
-            answer(outcome if outcome is None or isinstance(outcome, KeyRow) else Unavailable())
-
-        self._ask(CurrentKey(organization_id, provider), done)
+    def _key_read(self, command: Command, answer: Callable[[KeyRow | OwnkeyError | None], None], outcome: Done) -> None:
+        answer(outcome if outcome is None or isinstance(outcome, KeyRow) else _away())
 
     def settle(self, command: Settle, answer: OnSettled) -> None:
         """Record what a call used; ``answer`` comes after the commit.
@@ -96,48 +98,44 @@ class Writer:
         If the database is away it comes at once, and the settlement stays queued until it has been written: the
         reservation, which is durable, keeps its tokens meanwhile.
         """
-        answered = False
-
-        def done(outcome: Outcome | BaseException) -> None:
-            nonlocal answered
-            if isinstance(outcome, StoreFailed):
-                self._waiting.append((command, done))
-            elif isinstance(outcome, BaseException):
-                log.error("settlement refused by the database", request_id=command.request_id, error=repr(outcome))
-            if not answered:
-                answered = True
-                answer()
-
         if self.down:
-            answered = True
-            self._waiting.append((command, done))
+            self._waiting.append((command, Writer._settled, _nothing))
             answer()
         else:
-            self._ask(command, done)
+            self._ask(command, Writer._settled, answer)
 
     def release(self, request_id: str) -> None:
         """Give a reservation back unused."""
-        self._until_done(Release(request_id))
+        self._ask(Release(request_id), Writer._settled, _nothing)
+
+    def _settled(self, command: Command, answer: OnSettled, outcome: Done) -> None:
+        if isinstance(outcome, StoreFailed):
+            self._waiting.append((command, Writer._settled, _nothing))
+        elif isinstance(outcome, BaseException):
+            log.error("settlement refused by the database", command=repr(command), error=repr(outcome))
+        answer()
 
     def renew(self, commands: Sequence[Renew]) -> None:
         """Extend the leases of live calls. Lost if the database is away: the next round is a second later."""
         for command in commands:
-            self._ask(command, _ignore)
+            self._ask(command, Writer._renewed, None)
+
+    def _renewed(self, command: Command, answer: None, outcome: Done) -> None:
+        """Nobody waits for this answer."""
 
     async def reap(self) -> int:
         """Settle reservations whose node died; returns how many. Raises ``Unavailable``."""
         future: asyncio.Future[int] = self._loop.create_future()
-
-        def done(outcome: Outcome | BaseException) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, int):
-                future.set_result(outcome)
-            else:
-                future.set_exception(Unavailable())
-
-        self._ask(Reap(), done)
+        self._ask(Reap(), Writer._reaped, future)
         return await future
+
+    def _reaped(self, command: Command, future: asyncio.Future[int], outcome: Done) -> None:
+        if future.done():
+            return
+        if isinstance(outcome, int):
+            future.set_result(outcome)
+        else:
+            future.set_exception(_away())
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -146,7 +144,7 @@ class Writer:
         Raises ``Unavailable`` while the database is away.
         """
         if self.down:
-            raise Unavailable("The database is not available. Try again shortly.")
+            raise _away()
         future: asyncio.Future[None] = self._loop.create_future()
         self._turns.append(future)
         self._go_on()
@@ -162,18 +160,11 @@ class Writer:
 
     # The queue
 
-    def _ask(self, command: Command, done: Callable[[Outcome | BaseException], None]) -> None:
-        self._waiting.append((command, done))
+    def _ask(self, command: Command, handler: Handler, answer: Any) -> None:
+        self._waiting.append((command, handler, answer))
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._send)
-
-    def _until_done(self, command: Command) -> None:
-        def done(outcome: Outcome | BaseException) -> None:
-            if isinstance(outcome, StoreFailed):
-                self._waiting.append((command, done))
-
-        self._ask(command, done)
 
     def _go_on(self) -> None:
         if self._busy:
@@ -194,12 +185,12 @@ class Writer:
 
     def _work(self) -> None:
         while (batch := self._queue.get()) is not None:
-            outcomes = self._run([command for command, _ in batch])
+            outcomes = self._run([command for command, _, _ in batch])
             self._loop.call_soon_threadsafe(self._finish, batch, outcomes)
         if self._store is not None:
             self._store.close()
 
-    def _run(self, commands: Sequence[Command]) -> Sequence[Outcome | BaseException]:
+    def _run(self, commands: Sequence[Command]) -> Sequence[Done]:
         try:
             return self._transact(commands)
         except StoreFailed as error:
@@ -212,12 +203,12 @@ class Writer:
             done = {id(command): self._run([command])[0] for command in ordered}
             return [done[id(command)] for command in commands]
 
-    def _transact(self, commands: Sequence[Command]) -> Sequence[Outcome | BaseException]:
+    def _transact(self, commands: Sequence[Command]) -> Sequence[Done]:
         try:
             if self._store is None:
                 self._store = self._open_store()
             return cast(
-                "Sequence[Outcome | BaseException]",
+                "Sequence[Done]",
                 Batch(self._store, self._catalogue, self._node, self._copies).run(commands),
             )
         except StoreFailed:
@@ -226,30 +217,34 @@ class Writer:
                 self._store = None
             raise
 
-    def _finish(self, batch: Sequence[Waiting], outcomes: Sequence[Outcome | BaseException]) -> None:
+    def _finish(self, batch: Sequence[Waiting], outcomes: Sequence[Done]) -> None:
         failed = isinstance(outcomes[0], StoreFailed) if outcomes else False
         if failed != self.down:
             self.down = failed
             log.warning("the database is away" if failed else "the database is back", cause=str(outcomes[0]))
-        for (_, done), outcome in zip(batch, outcomes, strict=True):
+        for (command, handler, answer), outcome in zip(batch, outcomes, strict=True):
             try:
-                done(outcome)
+                handler(self, command, answer, outcome)
             except Exception:  # one client's failure must not leave the others of its batch unanswered
                 log.exception("an answer could not be delivered")
         if failed:
             while self._turns:
                 turn = self._turns.pop()
                 if not turn.done():
-                    turn.set_exception(Unavailable("The database is not available. Try again shortly."))
+                    turn.set_exception(_away())
             self._loop.call_later(_PROBE_SECONDS, self._probe)
             return
         self._busy = False
         self._go_on()
 
     def _probe(self) -> None:
-        self._waiting.append((Renew("", 0), _ignore))
+        self._waiting.append((Renew("", 0), Writer._renewed, None))
         self._send()
 
 
-def _ignore(outcome: Outcome | BaseException) -> None:
-    """Nobody waits for this answer."""
+def _nothing() -> None:
+    """Nobody waits any more."""
+
+
+def _away() -> Unavailable:
+    return Unavailable("The database is not available. Try again shortly.")

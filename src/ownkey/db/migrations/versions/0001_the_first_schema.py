@@ -100,6 +100,7 @@ def _create_tables() -> None:
         sa.Column("lease_until", UtcTime(), nullable=False),
         sa.CheckConstraint("tokens >= 0", name=op.f("ck_reservations_tokens")),
         sa.PrimaryKeyConstraint("request_id", name=op.f("pk_reservations")),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "sign_in_attempts",
@@ -201,6 +202,7 @@ def _create_tables() -> None:
         sa.CheckConstraint("used_tokens >= 0", name=op.f("ck_allowances_used")),
         sa.ForeignKeyConstraint(["organization_id"], ["organizations.id"], name=op.f("fk_allowances_organization_id")),
         sa.PrimaryKeyConstraint("organization_id", "period", name=op.f("pk_allowances")),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "audit_entries",
@@ -396,6 +398,7 @@ def _create_tables() -> None:
             ["organization_id"], ["organizations.id"], name=op.f("fk_api_token_months_organization_id")
         ),
         sa.PrimaryKeyConstraint("api_token_id", "period", name=op.f("pk_api_token_months")),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "messages",
