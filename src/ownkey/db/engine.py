@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,15 @@ from ownkey.errors import InvalidRequest, Unavailable
 
 Transaction = AsyncConnection
 BUSY_SECONDS = 10
+# A PostgreSQL that is gone, or hangs, must be noticed within seconds: the operating system would wait for minutes.
+CONNECT_OPTIONS: Mapping[str, Any] = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 3000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "options": "-c statement_timeout=5s -c lock_timeout=3s",
+}
 
 
 def database_url(data_dir: Path, configured: str | None) -> URL:
@@ -57,7 +66,7 @@ class Database:
             pool_size=5,
             max_overflow=5,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 3},
+            connect_args=CONNECT_OPTIONS,
         )
 
     def _prepare_sqlite(self, connection: Any, record: Any) -> None:
@@ -81,8 +90,11 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """One consistent view, for reading only. Raises ``Unavailable`` without a database."""
         with _translated():
-            async with self.engine.connect() as connection, connection.begin():
-                yield connection
+            async with self.engine.connect() as connection:
+                if self.dialect == "postgresql":
+                    await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                async with connection.begin():
+                    yield connection
 
     async def close(self) -> None:
         """Give all connections back."""

@@ -6,11 +6,11 @@ arithmetic decides each admission exactly, in order; what is written in the end 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ownkey.access import Role
-from ownkey.errors import Forbidden, NotAuthenticated, OwnkeyError, ProviderNotAvailable
+from ownkey.errors import Forbidden, NotAuthenticated, OwnkeyError, ProviderNotAvailable, Unavailable
 from ownkey.metering.allowances import Balance
 from ownkey.metering.reservations import (
     LEASE_SECONDS,
@@ -25,7 +25,7 @@ from ownkey.metering.reservations import (
     request_limit_reached,
 )
 from ownkey.metering.settlement import Release, Renew, Settle
-from ownkey.metering.store import CallerRow, EntryRow, EventRow, Moment, ReservationRow, Store
+from ownkey.metering.store import AbandonedRow, CallerRow, EntryRow, EventRow, Moment, ReservationRow, Store
 from ownkey.metering.usage import Usage, charge
 from ownkey.plans import Catalogue, Plan
 
@@ -76,7 +76,11 @@ class Batch:
         self.counted: dict[tuple[str, str], int] = {}
 
     def run(self, commands: Sequence[Command]) -> list[Outcome]:
-        """Do all commands in one transaction. Raises ``StoreFailed`` or the driver's error with nothing done."""
+        """Do all commands in one transaction. Raises ``StoreFailed`` or the driver's error with nothing done.
+
+        Everything is read first; then all balances are locked at once, in one order, so that the writers of two nodes
+        never wait for each other; then it is decided, settlements first because they free room.
+        """
         try:
             self.moment = self.store.begin()
             self.copies.good_for(self.moment.version)
@@ -84,10 +88,20 @@ class Batch:
             settles = [command for command in commands if isinstance(command, Settle)]
             releases = [command for command in commands if isinstance(command, Release)]
             admits = [command for command in commands if isinstance(command, Admit)]
+            # A settlement that is here takes its reservation before the reaper looks for dead nodes' ones.
+            taken = self._take(settles, releases)
             reaped = self.store.take_expired(self.moment.now_ms) if Reap in map(type, commands) else ()
-            self._settle(settles, releases, reaped)
-            admitted = iter(self._admit(admits))
+            late = self._late(settles, releases, taken)
+            callers = self._callers_of(admits)
             self._read_keys({(c.organization_id, c.provider) for c in commands if isinstance(c, CurrentKey)})
+            self._lock(
+                {(row.organization_id, row.period) for row in (*taken.values(), *reaped)}
+                | {(row[1], row[2]) for row, _ in late}
+                | self._allowances_of(admits, callers)
+            )
+            self._settle(settles, taken, reaped)
+            self._adjust(late)
+            admitted = iter([self._admit_one(c, row) for c, row in zip(admits, callers, strict=True)])
             outcomes = [self._outcome(command, admitted, len(reaped)) for command in commands]
             self._write()
             self.store.commit()
@@ -108,25 +122,38 @@ class Batch:
         """First of all, so that a call that just showed life is not taken for abandoned."""
         self.store.renew([(command.observed, self._lease(), command.request_id) for command in renewals])
 
-    def _settle(self, settles: Sequence[Settle], releases: Sequence[Release], reaped: Sequence[ReservationRow]) -> None:
-        held = [command.request_id for command in settles if not command.own_key]
-        asked = held + [command.request_id for command in releases]
-        taken = {row.request_id: row for row in self.store.take_reservations(asked)} if asked else {}
-        self._lock((row.organization_id, row.period) for row in (*taken.values(), *reaped))
-        late: list[Settle] = []
+    def _take(self, settles: Sequence[Settle], releases: Sequence[Release]) -> dict[str, ReservationRow]:
+        asked = [command.request_id for command in settles if not command.own_key]
+        asked += [command.request_id for command in releases]
+        return {row.request_id: row for row in self.store.take_reservations(asked)} if asked else {}
+
+    def _late(
+        self, settles: Sequence[Settle], releases: Sequence[Release], taken: Mapping[str, ReservationRow]
+    ) -> list[tuple[AbandonedRow, int]]:
+        """Calls that were taken for abandoned and end after all, with what they should be charged.
+
+        Any other call whose reservation is gone was settled before: nothing to do.
+        """
+        charged = {c.request_id: c.charged for c in settles if not c.own_key and c.request_id not in taken}
+        charged |= {command.request_id: 0 for command in releases if command.request_id not in taken}
+        if not charged:
+            return []
+        found = self.store.abandoned(list(charged))
+        adjusted = set(self.store.adjusted([row.request_id for row in found])) if found else set()
+        return [(row, charged[row.request_id]) for row in found if row.request_id not in adjusted]
+
+    def _settle(
+        self, settles: Sequence[Settle], taken: dict[str, ReservationRow], reaped: Sequence[ReservationRow]
+    ) -> None:
         for command in settles:
             if command.own_key:
                 self.own_key_events.append(_event(command))
             elif command.request_id in taken:
                 self._charge(taken.pop(command.request_id), command)
-            else:
-                late.append(command)
-        for row in taken.values():
+        for row in taken.values():  # released
             self.balances[row.organization_id, row.period].settle(row.tokens, 0)
         for row in reaped:
             self._charge(row, self._abandoned(row))
-        if late:
-            self._adjust(late)
 
     def _charge(self, row: ReservationRow, command: Settle) -> None:
         self.balances[row.organization_id, row.period].settle(row.tokens, command.charged)
@@ -155,50 +182,43 @@ class Batch:
             duration_ms=max(0, self.moment.now_ms - row.created_ms),
         )
 
-    def _adjust(self, late: Sequence[Settle]) -> None:
-        """A settlement whose reservation is gone: repeated (nothing to do), or after it was taken for abandoned."""
-        known = {row[0]: row for row in self.store.charged([command.request_id for command in late])}
-        commands = [command for command in late if known.get(command.request_id, ("", 0, ""))[2] == "abandoned"]
-        adjusted = set(self.store.adjusted([command.request_id for command in commands])) if commands else set()
-        commands = [command for command in commands if command.request_id not in adjusted]
-        self._lock((command.organization_id, command.period) for command in commands)
-        for command in commands:
-            difference = command.charged - known[command.request_id][1]
-            self.balances[command.organization_id, command.period].settle(0, difference)
-            self._enter(
-                command.organization_id,
-                command.period,
-                "adjustment",
-                -difference,
-                command.request_id,
-                "late settlement",
-            )
+    def _adjust(self, late: Sequence[tuple[AbandonedRow, int]]) -> None:
+        """Correct what a dead node's call was charged when it turns out not to be dead: once, in the ledger."""
+        for row, charged in late:
+            difference = charged - row.charged_tokens
+            self.balances[row.organization_id, row.period].settle(0, difference)
+            self._enter(row.organization_id, row.period, "adjustment", -difference, row.request_id, "late settlement")
 
-    def _admit(self, admits: Sequence[Admit]) -> list[Admission | OwnkeyError]:
+    def _callers_of(self, admits: Sequence[Admit]) -> list[CallerRow | None]:
         if not admits:
             return []
         self._read_callers({command.caller for command in admits})
         callers = [self.copies.callers[command.caller] for command in admits]
-        pairs = [
-            (row.organization_id, command.provider) if row else None
-            for row, command in zip(callers, admits, strict=True)
-        ]
-        self._read_keys({pair for pair in pairs if pair})
-        # An own-key call touches no allowance.
-        self._lock({(pair[0], self.moment.period) for pair in pairs if pair and self.copies.keys[pair] is None})
-        limited = {
-            (row.api_token_id, self.moment.period)
-            for row in callers
-            if row and row.api_token_id and self.catalogue[row.plan].monthly_requests_per_token is not None
-        }
+        self._read_keys({(row.organization_id, c.provider) for row, c in zip(callers, admits, strict=True) if row})
+        limited = set()
+        for row in callers:
+            plan = self.catalogue.get(row.plan) if row else None
+            if row and row.api_token_id and plan and plan.monthly_requests_per_token is not None:
+                limited.add((row.api_token_id, self.moment.period))
         if limited:
             self.requests = {row[0]: row[2] for row in self.store.requests_of(list(limited))}
-        return [self._admit_one(command, row) for command, row in zip(admits, callers, strict=True)]
+        return callers
+
+    def _allowances_of(self, admits: Sequence[Admit], callers: Sequence[CallerRow | None]) -> set[tuple[str, str]]:
+        """The allowances that these calls may draw on; an own-key call touches none."""
+        return {
+            (row.organization_id, self.moment.period)
+            for row, command in zip(callers, admits, strict=True)
+            if row and self.copies.keys[row.organization_id, command.provider] is None
+        }
 
     def _admit_one(self, command: Admit, row: CallerRow | None) -> Admission | OwnkeyError:
         if row is None:
             return NotAuthenticated()
-        refusal = refusal_of(row, self.catalogue[row.plan]) or self._over_request_limit(row)
+        plan = self.catalogue.get(row.plan)
+        if plan is None:
+            return Unavailable(f"The plan {row.plan!r} of this organization is not in the plans file.")
+        refusal = refusal_of(row, plan) or self._over_request_limit(row)
         if refusal:
             return refusal
         key = self.copies.keys[row.organization_id, command.provider]
@@ -285,7 +305,6 @@ class Batch:
             self.copies.keys.update(((row.organization_id, row.provider), row) for row in self.store.keys(unknown))
 
     def _lock(self, keys: Iterable[tuple[str, str]]) -> None:
-        # Always in one order, so that two nodes never wait for each other.
         missing = sorted({key for key in keys if key not in self.balances})
         if missing:
             for organization_id, period, granted, used, reserved, excess in self.store.balances(missing):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, case, cast, func, select
+from sqlalchemy import BigInteger, Select, case, cast, func, literal, select
 
 from ownkey.db.engine import Database
 from ownkey.db.tables import allowances, ledger_entries, reservations, usage_events
@@ -63,7 +63,8 @@ async def verify(db: Database) -> Sequence[Difference]:
                 if want != have
             ]
         rows = await tx.execute(_events_against_entries())
-        differences += [Difference(r[0], r[1], r[2], r[3], r[4]) for r in rows]
+        differences += [Difference(*row) for row in rows]
+        differences += [Difference(*row) for row in await tx.execute(_entries_without_event())]
     return differences
 
 
@@ -92,4 +93,15 @@ def _events_against_entries() -> Select[Any]:
         .select_from(usage_events.outerjoin(taken, taken.c.request_id == event.request_id))
         .where(event.charged_tokens != func.coalesce(taken.c.tokens, 0))
         .order_by(event.organization_id, event.period, event.id)
+    )
+
+
+def _entries_without_event() -> Select[Any]:
+    """Usage entries whose event is gone: the ledger says what was taken, nothing says for what."""
+    entry = ledger_entries.c
+    return (
+        select(entry.organization_id, entry.period, entry.request_id, -entry.tokens, literal(0))
+        .select_from(ledger_entries.outerjoin(usage_events, usage_events.c.request_id == entry.request_id))
+        .where(entry.kind == "usage", usage_events.c.request_id.is_(None))
+        .order_by(entry.organization_id, entry.period, entry.id)
     )

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
+from psycopg.errors import DeadlockDetected, LockNotAvailable, SerializationFailure
 from sqlalchemy import URL
 
+from ownkey.db.engine import CONNECT_OPTIONS
 from ownkey.metering.reservations import Caller, KeyRow
 from ownkey.metering.store import (
+    ABANDONED_QUERY,
     CALLER_COLUMNS,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
@@ -21,7 +24,9 @@ from ownkey.metering.store import (
     PERSON_QUERY,
     RESERVATION_COLUMNS,
     TOKEN_JOINS,
+    AbandonedRow,
     CallerRow,
+    Contended,
     EntryRow,
     EventRow,
     Moment,
@@ -31,6 +36,7 @@ from ownkey.metering.store import (
 )
 
 _AT_ONCE = 200
+FACTS_LOCK = 7_310_580
 _TEXT, _NUMBER = "text", "bigint"
 _RESERVATION_TYPES = (*[_TEXT] * 4, *[_NUMBER] * 3, *[_TEXT] * 5, _NUMBER, _TEXT, _NUMBER)
 _EVENT_TYPES = (*[_TEXT] * 11, *[_NUMBER] * 6, "boolean", _TEXT, _NUMBER, _NUMBER)
@@ -54,6 +60,10 @@ _PERSON = PERSON_QUERY.format(user="%s", workspace="%s")
 _KEYS = (
     f"SELECT {KEY_COLUMNS} FROM provider_keys "
     f"WHERE (organization_id, provider) IN (SELECT * FROM {_unnest((_TEXT, _TEXT))})"
+)
+_MISSING = (
+    f"SELECT EXISTS (SELECT FROM {_unnest((_TEXT, _TEXT))} AS wanted(o, p) "
+    "LEFT JOIN allowances ON organization_id = o AND period = p WHERE organization_id IS NULL)"
 )
 _ADD_BALANCES = (
     f"INSERT INTO allowances (organization_id, period, granted_tokens) SELECT o, p, 0 "
@@ -92,7 +102,7 @@ _RENEW = (
     f"FROM {_unnest((_NUMBER, _NUMBER, _TEXT))} AS new(n, l, r) WHERE request_id = r"
 )
 _ADD_EVENTS = f"INSERT INTO usage_events ({EVENT_COLUMNS}) SELECT * FROM {_unnest(_EVENT_TYPES)}"
-_CHARGED = "SELECT request_id, charged_tokens, outcome FROM usage_events WHERE request_id = ANY(%s)"
+_ABANDONED = f"{ABANDONED_QUERY} = ANY(%s)"
 _ADJUSTED = "SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id = ANY(%s)"
 _ADD_ENTRIES = f"INSERT INTO ledger_entries ({ENTRY_COLUMNS}) SELECT * FROM {_unnest(_ENTRY_TYPES)}"
 
@@ -104,13 +114,11 @@ class PostgresStore:
         address = url.set(drivername="postgresql").render_as_string(hide_password=False)
         try:
             self._db = psycopg.connect(
-                address, autocommit=True, connect_timeout=3, prepare_threshold=1, application_name="ownkey metering"
+                address, autocommit=True, prepare_threshold=1, application_name="ownkey metering", **CONNECT_OPTIONS
             )
             # Every statement finds its rows through a key. A plan made while a table was small would scan it for
             # ever after, so scans and the joins that need them are off on this connection.
             self._db.execute("SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off")
-            # A database that hangs must not hold up the callers: they are told that it is away.
-            self._db.execute("SET statement_timeout = '5s'; SET lock_timeout = '3s'")
         except psycopg.OperationalError as error:
             raise StoreFailed(type(error).__name__) from error
 
@@ -118,7 +126,11 @@ class PostgresStore:
         try:
             cursor = self._db.execute(query, values)
             return cursor.fetchall() if cursor.description else []
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        except (DeadlockDetected, SerializationFailure, LockNotAvailable) as error:
+            raise Contended(type(error).__name__) from error
+        except (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError):
+            raise
+        except psycopg.Error as error:  # away, hanging, read-only after a failover
             raise StoreFailed(type(error).__name__) from error
 
     def _many(self, query: str, rows: Rows) -> None:
@@ -127,6 +139,9 @@ class PostgresStore:
 
     def begin(self) -> Moment:
         self._all("BEGIN")
+        # Shared among batches; a change of the facts takes it alone (see the first migration). So no batch that has
+        # read what was before is still open when the change is committed, on whichever node.
+        self._all(f"SELECT pg_advisory_xact_lock_shared({FACTS_LOCK})")
         return Moment(*self._all(_MOMENT)[0])
 
     def commit(self) -> None:
@@ -153,11 +168,10 @@ class PostgresStore:
         return [KeyRow(*row) for row in self._all(_KEYS, _columns(wanted))]
 
     def balances(self, keys: Sequence[tuple[str, str]]) -> Rows:
-        found = self._all(_BALANCES, _columns(keys))
-        if len(found) < len(keys):
-            self._all(_ADD_BALANCES, _columns(keys))
-            found = self._all(_BALANCES, _columns(keys))
-        return found
+        columns = _columns(keys)
+        if self._all(_MISSING, columns)[0][0]:  # before any is locked, so that all are locked in one order
+            self._all(_ADD_BALANCES, columns)
+        return self._all(_BALANCES, columns)
 
     def change_balances(self, rows: Rows) -> None:
         self._many(_CHANGE_BALANCES, rows)
@@ -186,8 +200,8 @@ class PostgresStore:
     def add_events_once(self, rows: Sequence[EventRow]) -> None:
         self._many(f"{_ADD_EVENTS} ON CONFLICT (request_id) DO NOTHING", rows)
 
-    def charged(self, request_ids: Sequence[str]) -> Rows:
-        return self._all(_CHARGED, (list(request_ids),))
+    def abandoned(self, request_ids: Sequence[str]) -> Sequence[AbandonedRow]:
+        return [AbandonedRow(*row) for row in self._all(_ABANDONED, (list(request_ids),))]
 
     def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:
         return [row[0] for row in self._all(_ADJUSTED, (list(request_ids),))]

@@ -13,6 +13,7 @@ from typing import Any
 from ownkey.db.engine import sqlite_pragmas
 from ownkey.metering.reservations import Caller, KeyRow
 from ownkey.metering.store import (
+    ABANDONED_QUERY,
     CALLER_COLUMNS,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
@@ -20,6 +21,7 @@ from ownkey.metering.store import (
     PERSON_QUERY,
     RESERVATION_COLUMNS,
     TOKEN_JOINS,
+    AbandonedRow,
     CallerRow,
     EntryRow,
     EventRow,
@@ -44,7 +46,6 @@ _ADD_RESERVATION = f"INSERT INTO reservations ({RESERVATION_COLUMNS}, node, leas
 _RENEW = "UPDATE reservations SET observed_tokens = ?, lease_until = ? WHERE request_id = ?"
 _ADD_EVENT = f"INSERT INTO usage_events ({EVENT_COLUMNS}) VALUES ({', '.join('?' * len(EventRow._fields))})"
 _ADD_ENTRY = f"INSERT INTO ledger_entries ({ENTRY_COLUMNS}) VALUES ({', '.join('?' * len(EntryRow._fields))})"
-_CHARGED = "SELECT request_id, charged_tokens, outcome FROM usage_events WHERE request_id IN"
 _ADJUSTED = "SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id IN"
 _AT_ONCE = 200
 _PRAGMAS = (
@@ -54,6 +55,8 @@ _PRAGMAS = (
     # copied once for many changes. The log grows to some 32 MB.
     "PRAGMA wal_autocheckpoint = 8000",
     "PRAGMA cache_size = -32768",
+    # Whoever else writes must not hold up callers for long: they are told to try again.
+    "PRAGMA busy_timeout = 1000",
 )
 
 
@@ -77,13 +80,15 @@ class SqliteStore:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
             for pragma in (*sqlite_pragmas(synchronous), *_PRAGMAS):
                 self._db.execute(pragma)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             raise StoreFailed(str(error)) from error
 
     def _asked(self, call: Callable[..., sqlite3.Cursor], *arguments: Any) -> sqlite3.Cursor:
         try:
             return call(*arguments)
-        except sqlite3.OperationalError as error:  # locked, disk full, not a database
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError):
+            raise
+        except sqlite3.DatabaseError as error:  # locked, disk full, read-only, not a database
             raise StoreFailed(str(error)) from error
 
     def _all(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -185,10 +190,10 @@ class SqliteStore:
     def add_events_once(self, rows: Sequence[EventRow]) -> None:
         self._many(f"{_ADD_EVENT} ON CONFLICT (request_id) DO NOTHING", rows)
 
-    def charged(self, request_ids: Sequence[str]) -> Rows:
-        found: list[tuple[Any, ...]] = []
+    def abandoned(self, request_ids: Sequence[str]) -> Sequence[AbandonedRow]:
+        found: list[AbandonedRow] = []
         for part in _chunks(request_ids):
-            found += self._all(f"{_CHARGED} ({_marks(len(part))})", part)
+            found += [AbandonedRow(*row) for row in self._all(f"{ABANDONED_QUERY} IN ({_marks(len(part))})", part)]
         return found
 
     def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:

@@ -52,6 +52,15 @@ class ReservationRow(NamedTuple):
     created_ms: int
 
 
+class AbandonedRow(NamedTuple):
+    """What a call was charged when its node was taken for dead."""
+
+    request_id: str
+    organization_id: str
+    period: str
+    charged_tokens: int
+
+
 class EventRow(NamedTuple):
     """A usage event as it is written, column by column."""
 
@@ -112,6 +121,10 @@ PERSON_QUERY = (
     "JOIN subscriptions s ON s.organization_id = w.organization_id JOIN users u ON u.id = {user} "
     "LEFT JOIN memberships m ON m.workspace_id = w.id AND m.user_id = u.id WHERE w.id = {workspace}"
 )
+ABANDONED_QUERY = (
+    "SELECT request_id, organization_id, period, charged_tokens FROM usage_events "
+    "WHERE outcome = 'abandoned' AND request_id "
+)
 KEY_COLUMNS = ", ".join(KeyRow._fields)
 EVENT_COLUMNS = ", ".join(EventRow._fields)
 ENTRY_COLUMNS = ", ".join(EntryRow._fields)
@@ -119,6 +132,10 @@ ENTRY_COLUMNS = ", ".join(EntryRow._fields)
 
 class StoreFailed(Exception):
     """The database is away or refuses to work; what was asked may be asked again."""
+
+
+class Contended(Exception):
+    """Another node was in the way; nothing was done, and the same batch may be tried again at once."""
 
 
 class Store(Protocol):
@@ -179,8 +196,8 @@ class Store(Protocol):
     def add_events_once(self, rows: Sequence[EventRow]) -> None:
         """Insert usage events, leaving out those whose request has one already."""
 
-    def charged(self, request_ids: Sequence[str]) -> Rows:
-        """Request, charged tokens and outcome of existing events."""
+    def abandoned(self, request_ids: Sequence[str]) -> Sequence[AbandonedRow]:
+        """Those of the requests that have an event as abandoned."""
 
     def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:
         """Those of the requests that have an adjustment in the ledger."""

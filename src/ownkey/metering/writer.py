@@ -18,14 +18,18 @@ import structlog
 
 from ownkey.errors import Internal, OwnkeyError, Unavailable
 from ownkey.metering.batch import Batch, Command, Copies, Outcome, Reap
-from ownkey.metering.reservations import Admission, Admit, CurrentKey, KeyRow
+from ownkey.metering.reservations import LEASE_SECONDS, Admission, Admit, CurrentKey, KeyRow
 from ownkey.metering.settlement import Release, Renew, Settle
-from ownkey.metering.store import Store, StoreFailed
+from ownkey.metering.store import Contended, Store, StoreFailed
 from ownkey.plans import Catalogue
 
 log = structlog.get_logger(__name__)
 
 _PROBE_SECONDS = 0.5
+# How long callers wait for a batch before they are told that the database is away.
+_PATIENCE_SECONDS = 1.0
+# How long a change may hold up the batches.
+_TURN_SECONDS = 5.0
 OnAdmit = Callable[[Admission | OwnkeyError], None]
 OnSettled = Callable[[], None]
 Done = Outcome | BaseException
@@ -45,11 +49,14 @@ class Writer:
         self._store: Store | None = None
         self._copies = Copies()
         self._loop: asyncio.AbstractEventLoop
-        self._queue: SimpleQueue[Sequence[Waiting] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[list[Waiting], list[Command]] | None] = SimpleQueue()
+        self._in_flight: list[Waiting] = []
+        self._watch: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._work, name="metering-writer", daemon=True)
         self._waiting: list[Waiting] = []
         self._turns: list[asyncio.Future[None]] = []
         self._busy = False
+        self._reap_after = 0.0
         self.down = False
 
     async def start(self) -> None:
@@ -125,6 +132,8 @@ class Writer:
 
     async def reap(self) -> int:
         """Settle reservations whose node died; returns how many. Raises ``Unavailable``."""
+        if self._loop.time() < self._reap_after:
+            return 0
         future: asyncio.Future[int] = self._loop.create_future()
         self._ask(Reap(), Writer._reaped, future)
         return await future
@@ -150,7 +159,10 @@ class Writer:
         self._go_on()
         try:
             await future
-            yield
+            async with asyncio.timeout(_TURN_SECONDS):
+                yield
+        except TimeoutError as error:
+            raise _away() from error
         finally:
             if future in self._turns:
                 self._turns.remove(future)
@@ -180,27 +192,62 @@ class Writer:
             self._send()
 
     def _send(self) -> None:
-        batch, self._waiting = self._waiting, []
-        self._queue.put(batch)
+        self._in_flight, self._waiting = self._waiting, []
+        self._watch = self._loop.call_later(_PATIENCE_SECONDS, self._give_up)
+        self._queue.put((self._in_flight, [command for command, _, _ in self._in_flight]))
+
+    def _give_up(self) -> None:
+        """The database hangs: tell everybody who waits that it is away. What was sent to it may still be done."""
+        self.down = True
+        log.warning("the database does not answer")
+        # The same list that _finish gets: who was answered here is not answered there again.
+        self._in_flight[:] = [self._answered_early(*waiting) for waiting in self._in_flight]
+        waiting, self._waiting = self._waiting, []
+        self._waiting = [
+            (command, handler, answer)
+            for command, handler, answer in (self._answered_early(*entry) for entry in waiting)
+            if isinstance(command, Settle | Release)
+        ]
+
+    def _answered_early(self, command: Command, handler: Handler, answer: Any) -> Waiting:
+        if isinstance(command, Settle | Release):
+            answer()
+            return command, handler, _nothing
+        handler(self, command, answer, Unavailable())
+        return command, Writer._too_late, None
+
+    def _too_late(self, command: Command, answer: None, outcome: Done) -> None:
+        """Its asker was told that the database is away, so what may have been admitted after all is given back."""
+        if isinstance(command, Admit) and isinstance(outcome, Admission | StoreFailed):
+            self.release(command.request_id)
 
     def _work(self) -> None:
-        while (batch := self._queue.get()) is not None:
-            outcomes = self._run([command for command, _, _ in batch])
-            self._loop.call_soon_threadsafe(self._finish, batch, outcomes)
+        while (work := self._queue.get()) is not None:
+            batch, commands = work
+            self._loop.call_soon_threadsafe(self._finish, batch, self._run(commands))
         if self._store is not None:
             self._store.close()
 
-    def _run(self, commands: Sequence[Command]) -> Sequence[Done]:
+    def _run(self, commands: Sequence[Command], tries: int = 3) -> Sequence[Done]:
         try:
             return self._transact(commands)
         except StoreFailed as error:
             return [error] * len(commands)
+        except Contended as error:
+            if tries:
+                return self._run(commands, tries - 1)
+            return [StoreFailed(str(error))] * len(commands)
         except Exception as error:  # a command the database refuses must not take the others with it
             if len(commands) == 1:
                 log.error("a command failed", kind=type(commands[0]).__name__, error=repr(error))
                 return [error]
             ordered = sorted(commands, key=lambda command: isinstance(command, Admit))
-            done = {id(command): self._run([command])[0] for command in ordered}
+            done: dict[int, Done] = {}
+            gone: StoreFailed | None = None
+            for command in ordered:
+                outcome = gone or self._run([command])[0]
+                gone = outcome if isinstance(outcome, StoreFailed) else None
+                done[id(command)] = outcome
             return [done[id(command)] for command in commands]
 
     def _transact(self, commands: Sequence[Command]) -> Sequence[Done]:
@@ -218,10 +265,17 @@ class Writer:
             raise
 
     def _finish(self, batch: Sequence[Waiting], outcomes: Sequence[Done]) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         failed = isinstance(outcomes[0], StoreFailed) if outcomes else False
         if failed != self.down:
             self.down = failed
-            log.warning("the database is away" if failed else "the database is back", cause=str(outcomes[0]))
+            if failed:
+                log.warning("the database is away", cause=str(outcomes[0]))
+            else:
+                log.warning("the database is back")
+                # Live calls could not renew their leases meanwhile: give them the time to.
+                self._reap_after = self._loop.time() + LEASE_SECONDS
         for (command, handler, answer), outcome in zip(batch, outcomes, strict=True):
             try:
                 handler(self, command, answer, outcome)

@@ -10,7 +10,7 @@ from sqlalchemy import delete, text, update
 from ownkey import clock
 from ownkey.db import tables
 from ownkey.db.engine import Database
-from ownkey.errors import AllowanceExhausted
+from ownkey.errors import AllowanceExhausted, Unavailable
 from ownkey.metering import allowances, ledger, usage_events
 from ownkey.metering.batch import Batch, Copies
 from ownkey.metering.reservations import Caller
@@ -163,6 +163,7 @@ async def test_a_command_the_database_refuses_does_not_take_the_others_with_it(d
         ("UPDATE allowances SET used_tokens = used_tokens - 1", "used"),
         ("DELETE FROM ledger_entries WHERE kind = 'usage'", "used"),
         ("UPDATE usage_events SET charged_tokens = charged_tokens + 5", None),
+        ("DELETE FROM usage_events", None),
         ("DELETE FROM reservations", "reserved"),
         (
             "INSERT INTO ledger_entries (organization_id, period, kind, tokens, request_id, note, created_at) "
@@ -251,3 +252,51 @@ async def test_sums_for_the_pages(database: Database) -> None:
 async def _as_person(desk: Desk, output: int) -> None:
     caller = Caller(user_id=desk.user_id, workspace_id=desk.workspace_id)
     await desk.settle(await desk.admitted(desk.command(caller=caller)), output=output)
+
+
+async def test_a_settlement_and_the_reaper_in_one_batch(database: Database) -> None:
+    """A call whose lease ran out while its settlement was waiting is charged what it used, not what was last noted."""
+    async with open_desk(database) as desk:
+        admission = await desk.admitted()
+        await desk.expire_leases()
+        _, reaped = await asyncio.gather(desk.settle(admission, output=700), desk.writer.reap())
+        assert reaped == 0
+        (event,) = await usage_events.events(database, desk.actor)
+        assert (event.outcome, event.charged_tokens) == ("finished", 800)
+        assert await desk.balance() == (10_000, 800, 0)
+
+
+async def test_a_late_release_takes_the_charge_back(database: Database) -> None:
+    """A call that was never sent costs nothing, even if it was taken for abandoned meanwhile."""
+    async with open_desk(database) as desk:
+        admission = await desk.admitted()
+        await desk.expire_leases()
+        await desk.writer.reap()
+        desk.writer.release(admission.request_id)
+        desk.writer.release(admission.request_id)
+        await desk.writer.reap()
+        assert await desk.balance() == (10_000, 0, 0)
+        assert await ledger.verify(database) == []
+
+
+async def test_a_database_that_hangs_is_away_within_a_second(database: Database) -> None:
+    """Callers are told at once; settlements are answered and written when it is back; nothing stays held."""
+    async with open_desk(database) as desk:
+        running = await desk.admitted()
+        async with database.engine.connect() as blocker:
+            await blocker.execution_options(ownkey_write=True)
+            async with blocker.begin():
+                await blocker.execute(text("UPDATE allowances SET used_tokens = used_tokens"))
+                started = asyncio.get_running_loop().time()
+                refused, _ = await asyncio.gather(desk.ask(), desk.settle(running, output=300))
+                assert isinstance(refused, Unavailable)
+                assert desk.writer.down
+                assert isinstance(await desk.ask(), Unavailable)
+                assert asyncio.get_running_loop().time() - started < 3
+        for _ in range(100):
+            if not desk.writer.down:
+                break
+            await asyncio.sleep(0.1)
+        await desk.admitted()
+        assert await desk.balance() == (10_000, 400, 1_500)
+        assert await ledger.verify(database) == []

@@ -19,6 +19,7 @@ def upgrade() -> None:
     """Change the schema."""
     _create_tables()
     op.execute("INSERT INTO facts (id, version) VALUES (1, 1)")
+    op.execute(f"INSERT INTO audit_end (id, entry_id, hash) VALUES (1, 0, '{'0' * 64}')")
     if op.get_bind().dialect.name == "sqlite":
         for table in FACT_TABLES:
             for change in ("INSERT", "UPDATE", "DELETE"):
@@ -29,7 +30,8 @@ def upgrade() -> None:
         return
     op.execute(
         "CREATE FUNCTION raise_facts_version() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN UPDATE facts SET version = version + 1; RETURN NULL; END $$"
+        "$$ BEGIN PERFORM pg_advisory_xact_lock(7310580); "
+        "UPDATE facts SET version = version + 1; RETURN NULL; END $$"
     )
     for table in FACT_TABLES:
         op.execute(
@@ -42,6 +44,13 @@ def upgrade() -> None:
 
 
 def _create_tables() -> None:
+    op.create_table(
+        "audit_end",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("entry_id", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_end")),
+    )
     op.create_table(
         "facts",
         sa.Column("id", sa.Integer(), nullable=False),
