@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, text
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ownkey import clock
 from ownkey.access import Action, Actor
 from ownkey.db.engine import Database, Transaction
-from ownkey.db.tables import audit_entries
+from ownkey.db.tables import audit_end, audit_entries
 from ownkey.errors import Unavailable
 
-# Any number will do as long as all nodes use the same: it names the lock that keeps the chain in one line.
-_CHAIN_LOCK = 7_310_579
 _START = "0" * 64
 
 
@@ -72,9 +70,8 @@ async def _append(
     detail: Mapping[str, Any] | None,
     organization_id: str | None,
 ) -> None:
-    if tx.dialect.name == "postgresql":
-        await tx.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CHAIN_LOCK})
-    last = await tx.scalar(select(audit_entries.c.hash).order_by(audit_entries.c.id.desc()).limit(1))
+    # Locked until the end of the transaction, which keeps the chain in one line.
+    last = await tx.scalar(select(audit_end.c.hash).with_for_update())
     values: dict[str, Any] = {
         "organization_id": organization_id or actor.organization_id or None,
         "actor_kind": actor.kind,
@@ -86,7 +83,9 @@ async def _append(
         "detail": dict(detail or {}),
         "created_at": clock.now().replace(microsecond=0),
     }
-    await tx.execute(insert(audit_entries).values(hash=_chained(last or _START, values), **values))
+    chained = _chained(last or _START, values)
+    added = insert(audit_entries).values(hash=chained, **values).returning(audit_entries.c.id)
+    await tx.execute(update(audit_end).values(entry_id=await tx.scalar(added), hash=chained))
 
 
 async def record_refusal(db: Database, actor: Actor, action: Action, target: str) -> None:
@@ -117,18 +116,22 @@ async def entries(
 async def verify(db: Database) -> tuple[int, int | None]:
     """Recompute the chain. Returns how many entries were good and the id of the first bad one, or None.
 
-    A deleted entry shows at the one after it. Entries deleted from the end cannot be seen here: compare
-    the count with one noted earlier, outside the database.
+    A deleted entry shows at the one after it; the last one, by the note of where the chain ends.
     """
     good, previous = 0, _START
     async with db.read() as tx:
-        async for row in await tx.stream(select(audit_entries).order_by(audit_entries.c.id)):
-            values = {name: value for name, value in row._mapping.items() if name not in ("id", "hash")}
-            previous = _chained(previous, values)
-            if previous != row.hash:
-                return good, row.id
-            good += 1
-    return good, None
+        end = (await tx.execute(select(audit_end.c.entry_id, audit_end.c.hash))).one()
+        rows = await tx.stream(select(audit_entries).order_by(audit_entries.c.id))
+        try:
+            async for row in rows:
+                values = {name: value for name, value in row._mapping.items() if name not in ("id", "hash")}
+                previous = _chained(previous, values)
+                if previous != row.hash:
+                    return good, row.id
+                good += 1
+        finally:
+            await rows.close()
+    return good, None if previous == end.hash else end.entry_id
 
 
 def _chained(previous: str, values: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ WITHOUT_ORGANIZATION = {
     "sign_in_attempts": "belongs to an e-mail address",
     "organizations": "is the organization",
     "facts": "one row for the whole installation",
+    "audit_end": "where the one chain of audit entries ends",
 }
 
 

@@ -61,6 +61,10 @@ def _organization_unchecked() -> Column[str]:
     return Column("organization_id", Text, nullable=False)
 
 
+def _texts(*names: str) -> list[Column[str]]:
+    return [Column(name, Text, nullable=False) for name in names]
+
+
 def _in_workspace() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(
         ["organization_id", "workspace_id"],
@@ -206,7 +210,6 @@ api_token_months = Table(
 provider_keys = Table(
     "provider_keys",
     metadata,
-    # A replaced key is a new row with a new id, so the id is also the key's version.
     Column("id", Text, primary_key=True),
     _organization(),
     Column("provider", Text, nullable=False),
@@ -278,9 +281,7 @@ reservations = Table(
     Column("tokens", BigInteger, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),
     Column("observed_tokens", BigInteger, nullable=False, server_default="0"),
-    Column("provider", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("dialect", Text, nullable=False),
+    *_texts("provider", "model", "dialect"),
     Column("api_token_id", Text),
     Column("user_id", Text),
     Column("node", Text, nullable=False),
@@ -298,10 +299,7 @@ usage_events = Table(
     _organization_unchecked(),
     Column("workspace_id", Text, nullable=False),
     Column("period", Text, nullable=False),
-    Column("provider", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("dialect", Text, nullable=False),
-    Column("billed_to", Text, nullable=False),
+    *_texts("provider", "model", "dialect", "billed_to"),
     Column("provider_key_id", Text),
     Column("api_token_id", Text),
     Column("user_id", Text),
@@ -345,16 +343,21 @@ audit_entries = Table(
     _counted_id(),
     # Null for what concerns the whole installation.
     Column("organization_id", Text, ForeignKey("organizations.id")),
-    Column("actor_kind", Text, nullable=False),
-    Column("actor_id", Text, nullable=False),
-    Column("actor_label", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("target", Text, nullable=False),
+    *_texts("actor_kind", "actor_id", "actor_label", "action", "target"),
     Column("allowed", Boolean, nullable=False),
     Column("detail", JSON, nullable=False),
     _created(),
     Column("hash", Text, nullable=False),
     Index(None, "organization_id", "id"),
+)
+
+# One row: where the chain of audit entries ends.
+audit_end = Table(
+    "audit_end",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("entry_id", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
 )
 
 conversations = Table(
@@ -388,8 +391,7 @@ messages = Table(
     _created(),
 )
 
-# One row. Triggers raise its version with every change of a row that decides who may call and with whose key,
-# so that a node can trust what it read before for as long as the version stands.
+# One row. Triggers raise its version with every change of what decides who may call, and with whose key.
 facts = Table(
     "facts",
     metadata,
