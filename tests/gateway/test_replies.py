@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -259,7 +260,7 @@ def impatient(oracle: FakeProvider, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_a_silent_provider(impatient: Service, provider: FakeProvider) -> None:
-    """No first byte in time: 504 `provider_timed_out`, the provider's connection closed, nothing held or charged."""
+    """No first byte in time: 504 `provider_timed_out`, its connection closed, nothing held, and its input charged."""
     customer = new_customer(impatient)
     provider.next(delay=60)
     with Wire(impatient.url) as wire:
@@ -268,7 +269,8 @@ def test_a_silent_provider(impatient: Service, provider: FakeProvider) -> None:
     assert (reply.status, reply.json["error"]["code"]) == (504, "provider_timed_out")
     provider.wait(lambda p: p.last.closed_at is not None)
     (event,) = customer.settled(1)
-    assert (event.outcome, event.charged_tokens) == ("failed", 0)
+    assert (event.outcome, event.estimated, event.output_tokens) == ("failed", True, 0)
+    assert event.charged_tokens > 0  # it was working, as far as we know
 
 
 def test_a_provider_that_stalls_in_mid_stream(impatient: Service, provider: FakeProvider) -> None:
@@ -331,3 +333,60 @@ def test_stopping_lets_running_replies_finish(oracle: FakeProvider, tmp_path_fac
     assert b"[DONE]" in said["short"]
     assert b"unavailable" in said["long"]
     assert b"[DONE]" not in said["long"]
+
+
+def raw_provider(replies: list[bytes]) -> tuple[str, threading.Thread]:
+    """A server that answers each request on its one connection with the next of these byte strings."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        with listening:
+            listening.settimeout(5)
+            waiting = list(replies)
+            while waiting:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.settimeout(5)
+                    while waiting and connection.recv(65_536):
+                        connection.sendall(waiting.pop(0))
+                    time.sleep(0.2)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return f"http://127.0.0.1:{listening.getsockname()[1]}", thread
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    ("first", "replies"),
+    [
+        (b"HEAD", [b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n", OK]),
+        (b"GET", [OK + b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nother", OK]),
+        (b"GET", [OK + b"HTTP/1.1 200 O", OK]),
+        (b"GET", [b"HTTP/1.1 204 No Content\r\n\r\n", OK]),
+        (b"GET", [b"HTTP/1.1 999 What\r\ncontent-length: 0\r\n\r\n", OK]),
+    ],
+)
+def test_no_reply_is_taken_for_another(
+    oracle: FakeProvider, tmp_path_factory: pytest.TempPathFactory, first: bytes, replies: list[bytes]
+) -> None:
+    """Whatever a provider sends beside a reply, the next call gets its own reply and nobody gets more than theirs."""
+    url, thread = raw_provider([OK, *replies])
+    folder = tmp_path_factory.mktemp("raw")
+    plans = folder / "plans.toml"
+    plans.write_text('[plans.tested]\nname = "Tested"\nmonthly_tokens = 100000\napi_access = true\n')
+    with running(settings_for(oracle, data_dir=folder, plans_file=plans, base_urls={"openai": url}), oracle) as service:
+        customer = new_customer(service)
+        head = f"/openai/v1/models HTTP/1.1\r\nhost: here\r\nauthorization: Bearer {customer.token}\r\n\r\n".encode()
+        with Wire(service.url) as wire:
+            wire.send(b"GET " + head)
+            assert wire.reply().body == b"{}"
+            wire.send(first + b" " + head)
+            reply = wire.reply(headless=first == b"HEAD")
+            assert reply.status in (200, 204, 502)
+            assert b"other" not in reply.body
+            wire.send(b"GET " + head)
+            assert wire.reply().status == 200
+        thread.join(5)

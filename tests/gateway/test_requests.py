@@ -246,3 +246,37 @@ def test_websockets_are_refused_clearly(customer: Customer, provider: FakeProvid
     assert (reply.status, reply.json["error"]["code"]) == (400, "invalid_request")
     assert "WebSocket" in reply.json["error"]["message"]
     assert provider.requests == []
+
+
+def test_refusals_in_a_row_are_no_recursion(customer: Customer, service: Service) -> None:
+    """A thousand requests in one go, each refused at once, are all answered, and nothing stays under way."""
+    refused = b"GET /openai/x HTTP/1.1\r\nHost: here\r\n\r\n"
+    with Wire(service.url) as wire:
+        wire.send(post(CHAT, "ownkey_bogus", chat()) + refused * 1_000)
+        assert {wire.reply().status for _ in range(1_001)} == {401}
+        wire.send(post(CHAT, customer.token, chat()))
+        assert wire.reply().status == 200
+    customer.settled(1)
+
+
+def test_trailers_are_no_headers(customer: Customer, service: Service, provider: FakeProvider) -> None:
+    """What comes after a chunked body neither authenticates a request nor reaches the provider."""
+    body = json.dumps(chat()).encode()
+    chunks = b"%x\r\n%b\r\n0\r\n" % (len(body), body)
+    head = b"POST %b HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n" % CHAT.encode()
+    token = f"Authorization: Bearer {customer.token}\r\n".encode()
+    with Wire(service.url) as wire:
+        wire.send(head + b"\r\n" + chunks + token + b"\r\n")
+        assert wire.reply().status == 401
+    with Wire(service.url) as wire:
+        wire.send(head + token + b"\r\n" + chunks + b"OpenAI-Beta: smuggled\r\n\r\n")
+        assert wire.reply().status == 200
+    assert provider.last.header("openai-beta") == ""
+
+
+def test_a_broken_chunk_is_answered(customer: Customer, service: Service) -> None:
+    """A gateway request whose body breaks off in its framing gets 400, not just a closed connection."""
+    head = post(CHAT, customer.token, raw=b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    with Wire(service.url) as wire:
+        wire.send(head + b"zz\r\nhello\r\n")
+        assert wire.reply().status == 400

@@ -1,4 +1,4 @@
-"""Where a reply goes, and how an error of ours is sent there."""
+"""Where a reply goes: what is passed on at once, what waits for the settlement, and how a reply is broken off."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol
 from ownkey.errors import OwnkeyError
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.call import Call
+from ownkey.metering.reservations import Admission
 
 
 class Client(Protocol):
@@ -28,9 +29,94 @@ class Client(Protocol):
         """Break the reply off, so that it cannot be taken for a whole one."""
 
 
-def refuse(client: Client, call: Call, error: OwnkeyError, request_id: str) -> None:
-    """Send an error of ours in the shape of the call's dialect."""
-    body = call.endpoint.dialect.error_body(error, request_id)
-    client.begin(error.status, header_rules.error_block(error, request_id), len(body))
-    client.write(body)
-    client.end()
+class Delivery:
+    """One reply on its way to a client. Once the client is ``gone`` nothing more is sent."""
+
+    __slots__ = ("_call", "_client", "_flushed", "_head", "_held", "_remaining", "_request_id", "gone")
+
+    def __init__(self, client: Client, call: Call, request_id: str) -> None:
+        self._client = client
+        self._call = call
+        self._request_id = request_id
+        self._held: list[bytes] = []
+        self._flushed = False
+        self._head: tuple[int, bytes, int | None] | None = None
+        self._remaining: int | None = None
+        self.gone = False
+
+    def begin(self, status: int, headers: bytes, length: int | None, remaining: int | None) -> None:
+        """The head, and what is left of the allowance, if that has a part in it.
+
+        It leaves with the first bytes of the body, so that a plain reply's tells what is left after it.
+        """
+        self._head = (status, headers, length)
+        self._remaining = remaining
+
+    def settled(self, unused: int) -> None:
+        """The call is settled, and so many of the tokens held for it were not used."""
+        if self._remaining is not None:
+            self._remaining = max(0, self._remaining + unused)
+
+    def pass_on(self, pieces: list[bytes]) -> None:
+        """Some of the body, and more to come. What the client would take for the end is held back for now."""
+        if any(marker in piece for piece in pieces for marker in self._call.endpoint.dialect.end_markers()):
+            if self._held:
+                self._write_held()
+                self._flush()
+            self._held = pieces
+            return
+        self._held += pieces
+        self._write_held()
+        self._flush()
+
+    def hold(self, pieces: list[bytes]) -> None:
+        """The last of the body: it waits for the settlement."""
+        self._held += pieces
+
+    def end(self) -> None:
+        """The reply is whole and settled."""
+        if not self.gone:
+            self._write_held()
+            self._client.end()
+
+    def break_off(self, error: OwnkeyError, in_events: bool, admission: Admission | None) -> None:
+        """The reply breaks off: an error instead of it if nothing was sent, else one more event and no clean end."""
+        if not self._flushed:
+            self.refuse(error, admission)
+        elif not self.gone:
+            self._write_held()
+            if in_events:
+                self._client.write(b"\n\n" + self._call.endpoint.dialect.error_event(error, self._request_id))
+            self._client.flush()
+            self._client.abort()
+
+    def refuse(self, error: OwnkeyError, admission: Admission | None = None) -> None:
+        """An error of ours, in the shape of the call's dialect; says who would have paid if that was decided."""
+        if self.gone:
+            return
+        if admission is not None:
+            error.headers.setdefault("x-ownkey-billed-to", admission.billed_to)
+        self._head = None
+        body = self._call.endpoint.dialect.error_body(error, self._request_id)
+        self._client.begin(error.status, header_rules.error_block(error, self._request_id), len(body))
+        self._client.write(body)
+        self._client.end()
+
+    def abort(self) -> None:
+        """Hang up."""
+        self._client.abort()
+
+    def _flush(self) -> None:
+        self._client.flush()
+        self._flushed = True
+
+    def _write_held(self) -> None:
+        if self._head is not None:
+            status, headers, length = self._head
+            self._head = None
+            if self._remaining is not None:
+                headers += b"x-ownkey-allowance-remaining: %d\r\n" % self._remaining
+            self._client.begin(status, headers, length)
+        held, self._held = self._held, []
+        for piece in held:
+            self._client.write(piece)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ownkey.errors import OwnkeyError, ProviderFailed, ProviderTimedOut
+from ownkey.errors import Internal, OwnkeyError, ProviderFailed, ProviderTimedOut
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.call import Call
-from ownkey.gateway.client import Client, refuse
+from ownkey.gateway.client import Client, Delivery
 from ownkey.gateway.routing import Route, admission_request, key_rejected
 from ownkey.gateway.upstream import Connection
 from ownkey.gateway.usage_filter import UsageChunkFilter
@@ -38,16 +38,16 @@ class Exchange:
     """A call on its way: ``start`` sets it going, ``client_gone`` and ``expire`` may cut it short."""
 
     __slots__ = (
-        "_admission", "_caller", "_client", "_connection", "_error", "_filter", "_flushed", "_forwarded", "_gone",
-        "_held", "_relay", "_reply_headers", "_route", "_sent", "_settled", "_started_ms", "_status", "_watch",
-        "call", "paused", "refusal", "request_id", "started", "touched",
+        "_admission", "_caller", "_connection", "_delivery", "_error", "_filter", "_forwarded", "_relay",
+        "_reply_headers", "_route", "_sent", "_settled", "_started_ms", "_status", "_watch", "call",
+        "paused", "refusal", "request_id", "started", "touched",
     )  # fmt: skip
 
     def __init__(
         self, relay: Relay, client: Client, caller: Caller, call: Call, forwarded: bytes, request_id: str
     ) -> None:
         self._relay = relay
-        self._client = client
+        self._delivery = Delivery(client, call, request_id)
         self._caller = caller
         self.call = call
         self._forwarded = forwarded
@@ -59,11 +59,10 @@ class Exchange:
         self._connection: Connection | None = None
         self._watch: ReplyWatch | None = None
         self._filter: UsageChunkFilter | None = None
-        self._held: list[bytes] = []
         self._reply_headers: list[tuple[bytes, bytes]] = []
         self._error: list[bytes] | None = None
         self._status = 0
-        self._sent = self._flushed = self._settled = self._gone = False
+        self._sent = self._settled = False
         self.paused = False
         self.refusal: OwnkeyError | None = None
 
@@ -73,16 +72,36 @@ class Exchange:
         """Ask for admission; everything else follows."""
         self._relay.active[self.request_id] = self
         has_platform_key = self._relay.router.has_platform_key(self.call.provider)
-        command = admission_request(self.call, self._caller, self.request_id, has_platform_key)
-        self._relay.writer.admit(command, self._admitted)
+        try:
+            command = admission_request(self.call, self._caller, self.request_id, has_platform_key)
+        except OwnkeyError as error:
+            self._refuse(error)
+        else:
+            self._relay.writer.admit(command, self._admitted)
 
     def _admitted(self, outcome: Admission | OwnkeyError) -> None:
         if isinstance(outcome, OwnkeyError):
             self._refuse(outcome)
             return
         self._admission = outcome
-        if self._gone or self._relay.stopping:
-            self._release(None if self._gone else self._relay.shutting_down())
+        try:
+            self._forward()
+        except Exception:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # A bug of ours: nothing may stay held, and nobody may wait for ever.
+        log.exception("an exchange failed", request_id=self.request_id)
+        if self._sent:
+            self.expire(Internal())
+        else:
+            self._release(Internal())
+
+    def _forward(self) -> None:
+        outcome = self._admission
+        assert outcome is not None
+        if self._delivery.gone or self._relay.stopping:
+            self._release(self._relay.shutting_down())
             return
         try:
             self._route = self._relay.route(self.call.provider, outcome)
@@ -99,34 +118,41 @@ class Exchange:
 
     def _connected(self, outcome: Connection | Exception) -> None:
         assert self._admission is not None
+        admission = self._admission
         if isinstance(outcome, Exception):
-            timed_out = isinstance(outcome, TimeoutError)
-            self._release(None if self._gone else ProviderTimedOut() if timed_out else ProviderFailed())
-        elif self._gone:
-            self._relay.pool.give_back(outcome)
-            self._release(None)
-        elif self._admission.key is not None:
+            self._release(ProviderTimedOut() if isinstance(outcome, TimeoutError) else ProviderFailed())
+        elif admission.key is None:
+            self._send_or_not(outcome)
+        else:
             # Connecting took a while, and the key may have been replaced or removed since it was read.
-            admission = self._admission
             self._relay.writer.current_key(
                 admission.organization_id, self.call.provider.slug, lambda key: self._checked(outcome, key)
             )
-        else:
-            self._send(outcome)
 
     def _checked(self, connection: Connection, key: KeyRow | OwnkeyError | None) -> None:
         assert self._admission is not None
-        if not isinstance(key, OwnkeyError) and key == self._admission.key and not self._gone and not connection.closed:
-            self._send(connection)
-            return
-        self._relay.pool.give_back(connection)
-        if self._gone:
-            self._release(None)
-        elif isinstance(key, OwnkeyError):
-            self._refuse(key)
+        if isinstance(key, OwnkeyError):
+            self._relay.pool.give_back(connection)
+            self._release(key)
+        elif key == self._admission.key:
+            self._send_or_not(connection)
         else:
+            self._relay.pool.give_back(connection)
             self._admission = None
             self.start()
+
+    def _send_or_not(self, connection: Connection) -> None:
+        """Send, unless things have changed while we were connecting."""
+        if self._delivery.gone or self._relay.stopping:
+            self._relay.pool.give_back(connection)
+            self._release(self._relay.shutting_down())
+        elif connection.closed:
+            self._release(ProviderFailed())
+        else:
+            try:
+                self._send(connection)
+            except Exception:
+                self._give_up()
 
     def _send(self, connection: Connection) -> None:
         assert self._admission is not None
@@ -196,23 +222,15 @@ class Exchange:
             pieces = [self._filter.feed(piece) for piece in pieces]
             if complete:
                 pieces.append(self._filter.flush())
-        if complete:
-            self._connection = None
-            self._held += pieces
-            usage = watch.usage(True)
-            # A reply that reports its usage has not failed; only one that does not is worth reading for an error.
-            failed = (usage.estimated or not usage.total_tokens) and watch.provider_failed
-            self._settle("failed" if failed else "finished", usage, self._deliver_end)
+        if not complete:
+            self._delivery.pass_on(pieces)
             return
-        self._deliver()
-        if any(marker in piece for piece in pieces for marker in self.call.endpoint.dialect.end_markers()):
-            # For the client this is the end, so it waits for the settlement, or for more bytes.
-            self._held = pieces
-            return
-        for piece in pieces:
-            self._client.write(piece)
-        self._client.flush()
-        self._flushed = True
+        self._connection = None
+        self._delivery.hold(pieces)
+        usage = watch.usage(True)
+        # A reply that reports its usage has not failed; only one that does not is worth reading for an error.
+        failed = (usage.estimated or not usage.total_tokens) and watch.provider_failed
+        self._settle("failed" if failed else "finished", usage, self._deliver_end)
 
     def on_broken(self, reason: str) -> None:
         """The provider's connection was lost in the middle of this exchange."""
@@ -239,7 +257,7 @@ class Exchange:
             self._settle("refused", NOTHING_USED, lambda: self._refuse(error))
             return
         self._begin(self._status, self._reply_headers, len(body))
-        self._held = [body]
+        self._delivery.hold([body])
         self._settle("refused", NOTHING_USED, self._deliver_end)
 
     # Settle
@@ -248,7 +266,6 @@ class Exchange:
         """Record what was used, once, then go on. The one place every sent call comes through."""
         if self._settled:
             return
-        self._settled = True
         admission, call = self._admission, self.call
         assert admission is not None
         if not call.endpoint.generates:
@@ -256,9 +273,11 @@ class Exchange:
         key_id = admission.key.id if admission.key else None
         charged = charge(usage, "own_key" if key_id else "allowance", self._relay.weights(admission.plan))
         now = self._relay.now()
+        self._delivery.settled(admission.reserved - charged)
         if key_id is not None and outcome == "finished":
             self._relay.key_worked(admission.key)
         self._relay.metrics.settled(call.provider.slug, admission.billed_to, outcome, usage, now - self.started)
+        self._settled = True
         self._relay.writer.settle(
             Settle(
                 request_id=self.request_id,
@@ -280,26 +299,28 @@ class Exchange:
             then,
         )
 
-    def _release(self, error: OwnkeyError | None) -> None:
+    def _release(self, error: OwnkeyError) -> None:
         """Nothing was sent: give the reservation back, and tell the client why unless it is gone."""
         assert self._admission is not None
         if self._admission.key is None:
             self._relay.writer.release(self.request_id)
-        if error is not None:
-            self._refuse(error)
-        else:
-            self._done()
+        self._refuse(error)
 
     def _fail(self, error: OwnkeyError) -> None:
         """The provider failed after the call was sent: charge what it had generated, and say so to the client."""
-        usage = self._watch.usage(False) if self._watch else NOTHING_USED
+        if self._watch is not None:
+            usage = self._watch.usage(False)
+        elif isinstance(error, ProviderFailed):
+            usage = NOTHING_USED  # it broke off without a word
+        else:  # it was working when we lost patience
+            usage = Usage(input_tokens=self.call.input_estimate(), estimated=True)
         self._settle("failed", usage, lambda: self._break_off(error))
 
     # Ways to end
 
     def client_gone(self) -> None:
         """The client hung up: stop the provider at once, and charge what it had generated."""
-        self._gone = True
+        self._delivery.gone = True
         if not self._sent or self._settled:
             return
         self._drop_connection()
@@ -312,8 +333,13 @@ class Exchange:
         self._settle("cancelled", usage, self._done)
 
     def expire(self, error: OwnkeyError) -> None:
-        """The provider was silent for too long, or we are stopping."""
-        if self._sent and not self._settled:
+        """The provider or the client was silent for too long, or we are stopping."""
+        if not self._sent or self._settled:
+            return
+        if self.paused:  # the client stopped reading: hang up on it, as it might have done itself
+            self.client_gone()
+            self._delivery.abort()
+        else:
             self._drop_connection()
             self._fail(error)
 
@@ -324,14 +350,14 @@ class Exchange:
         return Renew(self.request_id, self._watch.output_so_far() if self._watch else 0)
 
     def is_overdue(self, now: float, first_byte: float, idle: float) -> bool:
-        """Whether the provider has kept us waiting longer than it may."""
-        waits = self._sent and not self._settled and not self.paused
-        return waits and now - self.touched > (idle if self._status else first_byte)
+        """Whether nothing has moved for longer than it may."""
+        return self._sent and not self._settled and now - self.touched > (idle if self._status else first_byte)
 
     def pause(self) -> None:
         """The client reads slowly: let the provider wait."""
         if self._connection is not None:
             self.paused = True
+            self.touched = self._relay.now()
             self._connection.transport.pause_reading()
 
     def resume(self) -> None:
@@ -345,42 +371,25 @@ class Exchange:
         assert self._admission is not None
         assert self._route is not None
         block = header_rules.reply_block(headers, self.request_id, self._admission)
-        if (secret := self._route.secret.reveal().encode()) in block:
-            block = block.replace(secret, b"[redacted]")
-        self._client.begin(status, block, length)
-
-    def _deliver(self) -> None:
-        for piece in self._held:
-            self._client.write(piece)
-        self._held = []
+        block = block.replace(self._route.secret.reveal().encode(), b"[redacted]")
+        self._delivery.begin(status, block, length, None if self._admission.key else self._admission.remaining)
 
     def _deliver_end(self) -> None:
-        if not self._gone:
-            self._deliver()
-            self._client.end()
         self._done()
+        self._delivery.end()
 
     def _break_off(self, error: OwnkeyError) -> None:
-        if self._gone:
-            self._done()
-        elif not self._flushed:
-            self._refuse(error)
-        else:
-            if self._filter is not None:
-                self._held.append(self._filter.flush())
-            self._deliver()
-            if self.call.stream and self._watch is not None and self._watch.is_event_stream:
-                self._client.write(b"\n\n" + self.call.endpoint.dialect.error_event(error, self.request_id))
-            self._client.flush()
-            self._client.abort()
-            self._done()
+        self._done()
+        if self._filter is not None:
+            self._delivery.hold([self._filter.flush()])
+        in_events = self.call.stream and self._watch is not None and self._watch.is_event_stream
+        self._delivery.break_off(error, in_events, self._admission)
 
     def _refuse(self, error: OwnkeyError) -> None:
         self.refusal = error
-        if not self._gone:
-            refuse(self._client, self.call, error, self.request_id)
         self._relay.metrics.refused(self.call.provider.slug, error.code)
         self._done()
+        self._delivery.refuse(error, self._admission)
 
     def _drop_connection(self) -> None:
         if self._connection is not None:

@@ -61,12 +61,12 @@ def request_block(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def reply_block(headers: list[tuple[bytes, bytes]], request_id: str, admission: Admission) -> bytes:
-    """The provider's header lines that the client gets, and ours: who pays, and what is left."""
+    """The provider's header lines that the client gets, and ours: who pays, and when the allowance resets."""
     lines = [b"%b: %b\r\n" % field for field in headers if _comes_down(field[0])]
     lines += [b"x-ownkey-provider-request-id: %b\r\n" % value for name, value in headers if name == b"x-request-id"]
     ours = f"x-request-id: {request_id}\r\nx-ownkey-billed-to: {admission.billed_to}\r\n"
     if admission.key is None:
-        ours += f"x-ownkey-allowance-remaining: {admission.remaining}\r\n{_reset_line(admission.period)}"
+        ours += _reset_line(admission.period)
         if admission.output_limit is not None:
             ours += f"x-ownkey-output-limit: {admission.output_limit}\r\n"
     lines.append(ours.encode())

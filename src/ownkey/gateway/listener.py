@@ -44,7 +44,7 @@ class Inbound:
         self.path = path
         self.query = query
         self.method = listener.parser.get_method().decode("ascii")
-        self.headers = listener.headers
+        self.headers = list(listener.headers)  # trailers, which come later, are no headers
         self.version_1_0 = listener.parser.get_http_version() == "1.0"
         self.keep_alive = keep_alive
         self.response_complete = False
@@ -53,6 +53,7 @@ class Inbound:
         self.size = 0
         self.body: list[bytes] = []
         self.complete = False
+        self.expects_continue = listener.expect_100_continue
         self.has_turn = False
         self.too_large = False
         self.exchange: Exchange | None = None
@@ -74,7 +75,8 @@ class Inbound:
 
     def start_if_ready(self) -> None:
         """Go, once the request is whole (or too large) and no earlier one of this connection waits for its reply."""
-        if self.has_turn and (self.complete or self.too_large) and self.exchange is None and not self.response_complete:
+        ready = self.complete or self.too_large
+        if ready and self.has_turn and self.exchange is None and not self.response_complete:
             self.listener.in_flight = self
             self._start()
 
@@ -152,6 +154,8 @@ class Inbound:
         if self._out:
             self.listener.transport.write(b"".join(self._out))
             self._out.clear()
+            if self.exchange is not None and self.listener.flow.write_paused:
+                self.exchange.pause()  # the client was behind already, and we are only told when it falls behind
 
     def end(self) -> None:
         """The reply is whole; the connection goes on to its next request."""
@@ -169,7 +173,10 @@ class Inbound:
         """Send what was gathered and close without the mark of a whole reply."""
         self.flush()
         self.response_complete = True
-        self.listener.transport.close()
+        if self._chunked:
+            self.listener.transport.close()
+        else:  # its end is the connection's, and must not look like a whole reply's
+            self.listener.transport.abort()
 
 
 class Listener(HttpToolsProtocol):
@@ -211,6 +218,7 @@ class Listener(HttpToolsProtocol):
             self.url, self.expect_100_continue = url, expects
             self.headers += headers  # the scope holds this very list
             super().on_headers_complete()
+            self.headers = []
             return
         existing = self.cycle
         keep_alive = self.parser.should_keep_alive() and not self.parser.should_upgrade()
@@ -242,14 +250,24 @@ class Listener(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if isinstance(cycle, Inbound):
-            cycle.has_turn = True
-            cycle.start_if_ready()
+            # Later, not inside the end of the request before it: a thousand refusals in a row are no recursion.
+            self.loop.call_soon(self._next_turn, cycle)
         else:
             super()._start_asgi_task(cycle, app)
 
+    def _next_turn(self, inbound: Inbound) -> None:
+        if self.transport.is_closing():
+            return
+        inbound.has_turn = True
+        if inbound.expects_continue and not inbound.complete:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        inbound.start_if_ready()
+
     def send_400_response(self, msg: str) -> None:
         """What cannot be parsed is answered and the connection closed; the rest of it is never taken for a request."""
-        if self.cycle is None or self.cycle.response_complete:
+        cycle: Any = self.cycle
+        unstarted = isinstance(cycle, Inbound) and cycle.has_turn and cycle.exchange is None
+        if cycle is None or cycle.response_complete or unstarted:
             body = (
                 b'{"type":"about:blank","title":"Bad Request","status":400,"code":"invalid_request","detail":"%b"}'
                 % (msg.encode())

@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 _SWEEP_SECONDS = 1.0
 _NOTE_SECONDS = 60.0
+_CHANGE_SECONDS = 2.0
 _HEALTH_AFTER: Mapping[Failure, Health] = {
     Failure.KEY_REJECTED: Health.REJECTED,
     Failure.NO_MONEY: Health.OUT_OF_CREDIT,
@@ -73,7 +74,10 @@ class Relay:
         """Break off what still runs, settle it, and let go of all connections."""
         self.stopping = True
         for exchange in list(self.active.values()):
-            exchange.expire(self.shutting_down())
+            try:
+                exchange.expire(self.shutting_down())
+            except Exception:
+                log.exception("an exchange could not be ended", request_id=exchange.request_id)
         for _ in range(500):
             if not self.active:
                 break
@@ -111,9 +115,12 @@ class Relay:
         return used
 
     def _note(self, key: KeyRow, health: Health, said: str) -> None:
-        """Write a change at once, and what stays as it was once a minute: a check by hand may have said otherwise."""
-        noted, at = self._noted.get(key.id, (None, 0.0))
-        if health is not noted or self.now() - at > _NOTE_SECONDS:
+        """Write a change soon, and what stays as it was once a minute: a check by hand may have said otherwise.
+
+        A key that is refused now and then must not make a write of every call.
+        """
+        noted, at = self._noted.get(key.id, (None, -_NOTE_SECONDS))
+        if self.now() - at > (_NOTE_SECONDS if health is noted else _CHANGE_SECONDS):
             self._noted[key.id] = (health, self.now())
             self._write(provider_keys.note_health(self.node.db, key.id, key.organization_id, health, said))
 
@@ -137,12 +144,13 @@ class Relay:
         self.metrics.in_flight = len(self.active)
         renewals = []
         for exchange in list(self.active.values()):
-            if exchange.is_overdue(now, settings.first_byte_timeout, settings.idle_timeout):
-                exchange.expire(ProviderTimedOut())
-                continue
-            if now - exchange.started > _SWEEP_SECONDS:
-                renewal = exchange.renewal()
-                if renewal is not None:
+            try:
+                if exchange.is_overdue(now, settings.first_byte_timeout, settings.idle_timeout):
+                    exchange.expire(ProviderTimedOut())
+                elif now - exchange.started > _SWEEP_SECONDS and (renewal := exchange.renewal()):
                     renewals.append(renewal)
+            except Exception:  # the others must not lose their leases over it
+                log.exception("an exchange could not be looked after", request_id=exchange.request_id)
+        self.pool.close_idle()
         if renewals:
             self.writer.renew(renewals)

@@ -270,13 +270,19 @@ def model_name(value: object) -> str:
     """A model's name, safe to stand in a path and in a record; empty if there is none.
 
     Raises ``InvalidRequest`` for names that could be read as another path (``..``, backslash, ``?``, ``#``, ``%``),
-    hold control characters, or are longer than 256 characters.
+    hold control characters or spaces around them, or are longer than 256 characters.
     """
     if value is None:
         return ""
     if not isinstance(value, str):
         raise invalid("'model' must be a string.", "model")
-    if len(value) > LONGEST_MODEL or not value.isprintable() or ".." in value or _NOT_IN_MODELS.search(value):
+    if (
+        len(value) > LONGEST_MODEL
+        or not value.isprintable()
+        or value != value.strip()
+        or ".." in value
+        or _NOT_IN_MODELS.search(value)
+    ):
         raise invalid("'model' is not the name of a model.", "model")
     return value
 

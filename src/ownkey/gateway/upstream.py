@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ import certifi
 import httptools
 
 _MOST_IDLE = 512
+# Seconds after which an unused connection is not trusted any more.
+_LONGEST_IDLE = 30.0
 
 
 class Receiver(Protocol):
@@ -56,6 +59,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.receiver: Receiver | None = None
         self.closed = False
+        self.idle_since = 0.0
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
@@ -70,6 +74,7 @@ class Connection(asyncio.Protocol):
         """Send a whole request; ``headless`` is for HEAD, whose reply has no body whatever its head says."""
         self.receiver = receiver
         self._headless = headless
+        self._keep = False
         self.transport.write(data)
 
     def close(self) -> None:
@@ -93,8 +98,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._break(receiver, "the reply is not valid HTTP")
-            return
+            self._keep = False
+            if not self._complete:  # else the reply is whole, and what follows it is nobody's
+                self._break(receiver, "the reply is not valid HTTP")
+                return
         if self.receiver is not receiver:  # the exchange gave up on something in this read
             return
         pieces, self._pieces = self._pieces, []
@@ -119,6 +126,11 @@ class Connection(asyncio.Protocol):
 
     # The parser's side
 
+    def on_message_begin(self) -> None:
+        """The first byte of a reply; one that nobody asked for ends the parsing."""
+        if self._complete:
+            raise ValueError("bytes after the reply")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header field."""
         self._headers.append((name.lower(), value))
@@ -127,6 +139,8 @@ class Connection(asyncio.Protocol):
         """The head is whole: tell it, unless it is an interim one."""
         status = self._parser.get_status_code()
         headers, self._headers = self._headers, []
+        if not 100 <= status <= 599:
+            raise ValueError("no status of HTTP")
         if status < 200 or self.receiver is None:
             return
         length, chunked = None, False
@@ -138,7 +152,7 @@ class Connection(asyncio.Protocol):
         bodiless = self._headless or status in (204, 304)
         self._until_end = not chunked and length is None and not bodiless
         self._begun = True
-        self.receiver.on_head(status, headers, 0 if bodiless else None if chunked else length)
+        self.receiver.on_head(status, headers, None if chunked else length)
         if self._headless:
             self._complete = True
 
@@ -154,11 +168,13 @@ class Connection(asyncio.Protocol):
             self._keep = self._parser.should_keep_alive() and not self._headless
 
     def _finish(self, receiver: Receiver, pieces: list[bytes]) -> None:
-        reusable = self._keep and not self.transport.is_closing()
+        unread = self.transport.get_write_buffer_size()  # it answered before it had our whole request
+        reusable = self._keep and not unread and not self.transport.is_closing()
         self.receiver = None
         self._begun = self._complete = self._until_end = False
         if reusable and len(self.origin.idle) < _MOST_IDLE:
             self.transport.resume_reading()
+            self.idle_since = time.monotonic()
             self.origin.idle.append(self)
         else:
             self.close()
@@ -190,12 +206,20 @@ class Pool:
 
     def idle(self, origin: Origin) -> Connection | None:
         """A connection ready to use at once, or None."""
-        idle = origin.idle
+        idle, oldest = origin.idle, time.monotonic() - _LONGEST_IDLE
         while idle:
             connection = idle.pop()
-            if not connection.transport.is_closing():
+            if connection.idle_since > oldest and not connection.transport.is_closing():
                 return connection
+            connection.close()
         return None
+
+    def close_idle(self) -> None:
+        """Close the connections that were idle for long: whoever stands between may have forgotten them."""
+        oldest = time.monotonic() - _LONGEST_IDLE
+        for origin in self._origins.values():
+            while origin.idle and origin.idle[0].idle_since <= oldest:
+                origin.idle.pop(0).close()
 
     def connect(self, origin: Origin, done: Callable[[Connection | Exception], None]) -> None:
         """Open a connection; ``done`` gets it, or ``TimeoutError`` or ``OSError``."""
@@ -205,7 +229,10 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection that was opened and not used."""
-        if not connection.closed:
+        if connection.closed or connection.transport.is_closing() or len(connection.origin.idle) >= _MOST_IDLE:
+            connection.close()
+        else:
+            connection.idle_since = time.monotonic()
             connection.origin.idle.append(connection)
 
     def close(self) -> None:
@@ -221,7 +248,7 @@ class Pool:
                 _, connection = await loop.create_connection(
                     lambda: Connection(origin), origin.host, origin.port, ssl=self._tls if origin.tls else None
                 )
-        except (OSError, TimeoutError) as error:
+        except Exception as error:  # also a host name that cannot be one
             done(error)
         else:
             done(connection)
