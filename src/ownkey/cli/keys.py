@@ -49,7 +49,9 @@ async def set_key(
         if health.blocks_saving:
             raise InvalidRequest(f"{company.name} rejected this key, so it was not saved: {said} {looks or ''}")
         key = await provider_keys.save(here.db, await here.keyring(), actor, company, secret, health, said)
-    if health is not Health.ACTIVE:
+    if health is Health.ACTIVE and (mistake := registry.mistaken(company, secret)):
+        warn(mistake)
+    elif health is not Health.ACTIVE:
         warn(f"{health.label}. {health.explanation} {said} {looks or ''}")
     show({"id": key.id, "provider": key.provider, "preview": key.preview, "health": key.health.value}, json)
 

@@ -224,6 +224,14 @@ def advice(provider: Provider, key: Secret) -> str | None:
     Advice only: providers change their formats without asking us, so a key that looks odd is still checked
     with the provider and may be saved.
     """
+    usable = [hint.example for hint in provider.key_hints if not hint.admin]
+    if (mistake := mistaken(provider, key)) or not usable or _matching(key.reveal(), [provider]):
+        return mistake
+    return f"{provider.name} keys usually look like {' or '.join(usable)}. Check it."
+
+
+def mistaken(provider: Provider, key: Secret) -> str | None:
+    """What a key is taken for that it should not be: a mask, an admin key, another provider's; None if nothing."""
     text = key.reveal()
     if text != text.strip() or any(c.isspace() for c in text):
         return "This has white space in it. Copy the key again, without spaces or line breaks."
@@ -231,8 +239,7 @@ def advice(provider: Provider, key: Secret) -> str | None:
         return "This looks like a masked preview, not the key itself. Copy the whole key when it is created."
     found = _matching(text, [provider]) or _matching(text, PROVIDERS.values())
     if found is None:
-        usable = [hint.example for hint in provider.key_hints if not hint.admin]
-        return f"{provider.name} keys usually look like {' or '.join(usable)}. Check it." if usable else None
+        return None
     owner, hint = found
     if hint.admin:
         return f"This looks like an admin key of {owner.name}. It manages an account and serves no AI requests."
