@@ -29,6 +29,7 @@ from ownkey.providers.registry import PROVIDERS, Provider
 log = structlog.get_logger(__name__)
 
 _BY_SEGMENT = {slug.encode(): provider for slug, provider in PROVIDERS.items()}
+_LARGEST_HEAD = 65_536
 _TOKEN_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 
 
@@ -188,6 +189,7 @@ class Listener(HttpToolsProtocol):
         super().__init__(config=config, server_state=server_state, app_state=app_state)
         self.relay = relay
         self.in_flight: Inbound | None = None
+        self._head_size = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: so is the call it was waiting for."""
@@ -206,6 +208,22 @@ class Listener(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
+        self._head_size = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Some of the target."""
+        self._grow_head(len(url))
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field, or one of the fields after a chunked body."""
+        self._grow_head(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def _grow_head(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > _LARGEST_HEAD:
+            raise ValueError("the head of the request is too large")  # ends the parsing with a 400
 
     def on_headers_complete(self) -> None:
         """The head is whole: is it for the gateway?"""

@@ -53,3 +53,10 @@ async function copied(field) {
     return document.execCommand("copy"); // without TLS there is no clipboard, but there is this
   }
 }
+
+// On a narrow screen the chart of the month begins where its last bar is in sight.
+const chart = document.querySelector(".chart-scroll");
+const last = chart?.querySelector("rect:last-of-type");
+if (last) {
+  chart.scrollLeft += Math.max(0, last.getBoundingClientRect().right - chart.getBoundingClientRect().right + 24);
+}
