@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from threading import Thread
 from typing import Annotated
 
@@ -76,5 +75,7 @@ def _work(host: str, port: int, number: int) -> None:
 
 def _stop_with_parent() -> None:
     # The parent holds the other end of our standard input for as long as it lives, however it dies.
-    sys.stdin.buffer.read()
+    # Not through sys.stdin, whose lock this thread would hold while the interpreter shuts down.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
