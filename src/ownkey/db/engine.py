@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -96,6 +99,14 @@ class Database:
                 async with connection.begin():
                     yield connection
 
+    async def empty_log(self) -> None:
+        """Have SQLite's write-ahead log forget what was deleted; it would keep it for a while.
+
+        Best effort: while somebody reads, the log stays as it is until the next time.
+        """
+        if self.dialect == "sqlite":
+            await asyncio.to_thread(_empty_log, str(self.url.database))
+
     async def close(self) -> None:
         """Give all connections back."""
         await self.engine.dispose()
@@ -111,6 +122,11 @@ def sqlite_pragmas(synchronous: str) -> tuple[str, ...]:
         # A removed key's ciphertext is overwritten, not left in a free page.
         "PRAGMA secure_delete = ON",
     )
+
+
+def _empty_log(path: str) -> None:
+    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(path, timeout=1)) as log:
+        log.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _begin_sqlite(connection: Any) -> None:

@@ -140,7 +140,10 @@ async def save(
                 last_checked_at=clock.now(),
             )
         )
-        return _provider_key_of((await tx.execute(_query().where(provider_keys.c.id == key.id))).one())
+        saved = _provider_key_of((await tx.execute(_query().where(provider_keys.c.id == key.id))).one())
+    if old_id:
+        await db.empty_log()
+    return saved
 
 
 async def remove(db: Database, actor: Actor, provider_slug: str, *, managed_by: str = "admin") -> None:
@@ -154,6 +157,7 @@ async def remove(db: Database, actor: Actor, provider_slug: str, *, managed_by: 
     async with perform(db, actor, Action.PROVIDER_KEY_REMOVE, old_id or provider_slug, detail) as tx:
         if await _delete(tx, actor.organization_id, provider_slug) is None:
             raise NotFound
+    await db.empty_log()
 
 
 async def sealed_key(db: Database, actor: Actor, provider_slug: str, *, managed_by: str = "admin") -> SealedKey:

@@ -110,3 +110,20 @@ def test_the_search_would_find_a_secret() -> None:
     for n in range(3):
         encoded = base64.b64encode(b"y" * n + secret.encode())
         assert any(form in encoded for name, form in forms(secret).items() if name.startswith("base64")), n
+
+
+async def test_a_removed_keys_ciphertext_is_gone_from_the_files(sqlite_url: URL) -> None:
+    """Removing and replacing destroy the sealed key too: in the database's file and in its write-ahead log."""
+    database = Database(sqlite_url)
+    ring = KeyRing([Kek.parse(new_kek())])
+    made = await build.organization(database)
+    owner = build.acting(made.owner, made, Role.OWNER)
+    provider, destroyed = registry.find("openai"), []
+    for number in range(3):
+        secret = Secret(f"sk-proj-{number}-{random_text(48)}")
+        await keys.save(database, ring, owner, provider, secret, Health.ACTIVE)
+        destroyed.append((await keys.sealed_key(database, owner, "openai")).ciphertext)
+    await keys.remove(database, owner, "openai")
+    files = b"".join(path.read_bytes() for path in Path(str(sqlite_url.database)).parent.glob("ownkey.db*"))
+    assert [ciphertext in files for ciphertext in destroyed] == [False] * 3
+    await database.close()
