@@ -57,7 +57,7 @@ async def current(db: Database, actor: Actor, plan: Plan, period: str | None = N
 class Balance:
     """An allowance row inside the writer's transaction, which holds it locked: plain arithmetic is exact here."""
 
-    __slots__ = ("excess", "granted", "is_new", "key", "reserved", "touched", "used")
+    __slots__ = ("excess", "granted", "key", "reserved", "touched", "used")
 
     def __init__(self, key: tuple[str, str], granted: int, used: int = 0, reserved: int = 0, excess: int = 0) -> None:
         self.key = key
@@ -65,7 +65,6 @@ class Balance:
         self.used = used
         self.reserved = reserved
         self.excess = excess
-        self.is_new = False
         self.touched = False
 
     @property

@@ -6,8 +6,9 @@ arithmetic decides each admission exactly, in order; what is written in the end 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from ownkey.access import Role
 from ownkey.errors import Forbidden, NotAuthenticated, OwnkeyError, ProviderNotAvailable, Unavailable
@@ -25,12 +26,13 @@ from ownkey.metering.reservations import (
     request_limit_reached,
 )
 from ownkey.metering.settlement import Release, Renew, Settle
-from ownkey.metering.store import AbandonedRow, CallerRow, EntryRow, EventRow, Moment, ReservationRow, Store
+from ownkey.metering.store import AbandonedRow, CallerRow, EntryRow, HeldRow, Moment, ReservationRow, Store
 from ownkey.metering.usage import Usage, charge
 from ownkey.plans import Catalogue, Plan
 
 GATEWAY_SCOPE = "gateway"
 _MOST_COPIES = 200_000
+_NO_HOLD = Hold(0, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,20 @@ Command = Admit | CurrentKey | Settle | Release | Renew | Reap
 Outcome = Admission | OwnkeyError | KeyRow | int | None
 
 
+class Known(NamedTuple):
+    """A caller as remembered: its row, its plan, and whether it may call; if not, ``refusal_of`` says why."""
+
+    row: CallerRow
+    plan: Plan | None
+    admissible: bool
+
+
 @dataclass(slots=True)
 class Copies:
     """Rows read before, good for as long as the facts' version stands; the version is read in every transaction."""
 
     version: int = -1
-    callers: dict[Caller, CallerRow | None] = field(default_factory=dict)
+    callers: dict[Caller, Known | None] = field(default_factory=dict)
     keys: dict[tuple[str, str], KeyRow | None] = field(default_factory=dict)
 
     def good_for(self, version: int) -> None:
@@ -67,13 +77,15 @@ class Batch:
         self.node = node
         self.copies = copies
         self.moment = Moment(0, "", 0)
+        self.lease_until = 0
         self.balances: dict[tuple[str, str], Balance] = {}
         self.reservations: list[tuple[object, ...]] = []
-        self.events: list[EventRow] = []
-        self.own_key_events: list[EventRow] = []
+        self.events: list[Settle] = []
+        self.own_key_events: list[Settle] = []
         self.entries: list[EntryRow] = []
         self.requests: dict[str, int] = {}
-        self.counted: dict[tuple[str, str], int] = {}
+        self.counted: dict[str, int] = {}
+        self.counted_for: dict[str, str] = {}
 
     def run(self, commands: Sequence[Command]) -> list[Outcome]:
         """Do all commands in one transaction. Raises ``StoreFailed`` or the driver's error with nothing done.
@@ -81,28 +93,34 @@ class Batch:
         Everything is read first; then all balances are locked at once, in one order, so that the writers of two nodes
         never wait for each other; then it is decided, settlements first because they free room.
         """
+        of: dict[type, list[Any]] = {Admit: [], Settle: [], Release: [], Renew: [], CurrentKey: [], Reap: []}
+        for command in commands:
+            of[type(command)].append(command)
+        admits, settles, releases = of[Admit], of[Settle], of[Release]
         try:
             self.moment = self.store.begin()
+            self.lease_until = self.moment.now_ms + LEASE_SECONDS * 1000
             self.copies.good_for(self.moment.version)
-            self._renew([command for command in commands if isinstance(command, Renew)])
-            settles = [command for command in commands if isinstance(command, Settle)]
-            releases = [command for command in commands if isinstance(command, Release)]
-            admits = [command for command in commands if isinstance(command, Admit)]
+            self._renew(of[Renew])
             # A settlement that is here takes its reservation before the reaper looks for dead nodes' ones.
             taken = self._take(settles, releases)
-            reaped = self.store.take_expired(self.moment.now_ms) if Reap in map(type, commands) else ()
+            reaped = self.store.take_expired(self.moment.now_ms) if of[Reap] else ()
             late = self._late(settles, releases, taken)
             callers = self._callers_of(admits)
-            self._read_keys({(c.organization_id, c.provider) for c in commands if isinstance(c, CurrentKey)})
+            self._read_keys({(c.organization_id, c.provider) for c in of[CurrentKey]})
             self._lock(
-                {(row.organization_id, row.period) for row in (*taken.values(), *reaped)}
-                | {(row[1], row[2]) for row, _ in late}
+                {row[1:3] for row in taken.values()}
+                | {(row.organization_id, row.period) for row in reaped}
+                | {row[1:3] for row, _ in late}
                 | self._allowances_of(admits, callers)
             )
             self._settle(settles, taken, reaped)
             self._adjust(late)
-            admitted = iter([self._admit_one(c, row) for c, row in zip(admits, callers, strict=True)])
-            outcomes = [self._outcome(command, admitted, len(reaped)) for command in commands]
+            admitted = map(self._admit_one, admits, callers)
+            outcomes = [
+                next(admitted) if type(command) is Admit else self._outcome(command, len(reaped))
+                for command in commands
+            ]
             self._write()
             self.store.commit()
         except BaseException:
@@ -111,30 +129,30 @@ class Batch:
             raise
         return outcomes
 
-    def _outcome(self, command: Command, admitted: Iterator[Admission | OwnkeyError], reaped: int) -> Outcome:
-        if isinstance(command, Admit):
-            return next(admitted)
+    def _outcome(self, command: Command, reaped: int) -> Outcome:
         if isinstance(command, CurrentKey):
             return self.copies.keys[command.organization_id, command.provider]
         return reaped if isinstance(command, Reap) else None
 
     def _renew(self, renewals: Sequence[Renew]) -> None:
         """First of all, so that a call that just showed life is not taken for abandoned."""
-        self.store.renew([(command.observed, self._lease(), command.request_id) for command in renewals])
+        self.store.renew([(command.observed, self.lease_until, command.request_id) for command in renewals])
 
-    def _take(self, settles: Sequence[Settle], releases: Sequence[Release]) -> dict[str, ReservationRow]:
-        asked = [command.request_id for command in settles if not command.own_key]
+    def _take(self, settles: Sequence[Settle], releases: Sequence[Release]) -> dict[str, HeldRow]:
+        asked = [command.request_id for command in settles if command.provider_key_id is None]
         asked += [command.request_id for command in releases]
         return {row.request_id: row for row in self.store.take_reservations(asked)} if asked else {}
 
     def _late(
-        self, settles: Sequence[Settle], releases: Sequence[Release], taken: Mapping[str, ReservationRow]
+        self, settles: Sequence[Settle], releases: Sequence[Release], taken: Mapping[str, HeldRow]
     ) -> list[tuple[AbandonedRow, int]]:
         """Calls that were taken for abandoned and end after all, with what they should be charged.
 
         Any other call whose reservation is gone was settled before: nothing to do.
         """
-        charged = {c.request_id: c.charged for c in settles if not c.own_key and c.request_id not in taken}
+        charged = {
+            c.request_id: c.charged_tokens for c in settles if c.provider_key_id is None and c.request_id not in taken
+        }
         charged |= {command.request_id: 0 for command in releases if command.request_id not in taken}
         if not charged:
             return []
@@ -142,24 +160,23 @@ class Batch:
         adjusted = set(self.store.adjusted([row.request_id for row in found])) if found else set()
         return [(row, charged[row.request_id]) for row in found if row.request_id not in adjusted]
 
-    def _settle(
-        self, settles: Sequence[Settle], taken: dict[str, ReservationRow], reaped: Sequence[ReservationRow]
-    ) -> None:
+    def _settle(self, settles: Sequence[Settle], taken: dict[str, HeldRow], reaped: Sequence[ReservationRow]) -> None:
         for command in settles:
-            if command.own_key:
-                self.own_key_events.append(_event(command))
-            elif command.request_id in taken:
-                self._charge(taken.pop(command.request_id), command)
-        for row in taken.values():  # released
-            self.balances[row.organization_id, row.period].settle(row.tokens, 0)
+            if command.provider_key_id is not None:
+                self.own_key_events.append(command)
+            elif (held := taken.pop(command.request_id, None)) is not None:
+                self._charge(held.period, held.tokens, command)
+        for held in taken.values():  # released
+            self.balances[held.organization_id, held.period].settle(held.tokens, 0)
         for row in reaped:
-            self._charge(row, self._abandoned(row))
+            self._charge(row.period, row.tokens, self._abandoned(row))
 
-    def _charge(self, row: ReservationRow, command: Settle) -> None:
-        self.balances[row.organization_id, row.period].settle(row.tokens, command.charged)
-        self.events.append(_event(command))
-        if command.charged:
-            self._enter(row.organization_id, row.period, "usage", -command.charged, command.request_id, "")
+    def _charge(self, period: str, held: int, event: Settle) -> None:
+        charged = event.charged_tokens
+        self.balances[event.organization_id, period].settle(held, charged)
+        self.events.append(event)
+        if charged:
+            self._enter(event.organization_id, period, "usage", -charged, event.request_id, "")
 
     def _abandoned(self, row: ReservationRow) -> Settle:
         """What a dead node's call is taken to have used: its input, and the output last seen."""
@@ -172,13 +189,19 @@ class Batch:
             provider=row.provider,
             model=row.model,
             dialect=row.dialect,
+            billed_to="allowance",
             provider_key_id=None,
             api_token_id=row.api_token_id,
             user_id=row.user_id,
-            usage=usage,
-            charged=min(charge(usage, "allowance"), row.tokens),
+            input_tokens=row.input_tokens,
+            cached_input_tokens=0,
+            cache_write_tokens=0,
+            output_tokens=row.observed_tokens,
+            reasoning_tokens=0,
+            charged_tokens=min(charge(usage, "allowance"), row.tokens),
+            estimated=True,
             outcome="abandoned",
-            started_ms=row.created_ms,
+            started_at=row.created_ms,
             duration_ms=max(0, self.moment.now_ms - row.created_ms),
         )
 
@@ -189,51 +212,49 @@ class Batch:
             self.balances[row.organization_id, row.period].settle(0, difference)
             self._enter(row.organization_id, row.period, "adjustment", -difference, row.request_id, "late settlement")
 
-    def _callers_of(self, admits: Sequence[Admit]) -> list[CallerRow | None]:
+    def _callers_of(self, admits: Sequence[Admit]) -> list[Known | None]:
         if not admits:
             return []
         self._read_callers({command.caller for command in admits})
-        callers = [self.copies.callers[command.caller] for command in admits]
-        self._read_keys({(row.organization_id, c.provider) for row, c in zip(callers, admits, strict=True) if row})
-        limited = set()
-        for row in callers:
-            plan = self.catalogue.get(row.plan) if row else None
-            if row and row.api_token_id and plan and plan.monthly_requests_per_token is not None:
-                limited.add((row.api_token_id, self.moment.period))
+        known = self.copies.callers
+        callers = [known[command.caller] for command in admits]
+        pairs = {(k.row.organization_id, c.provider) for k, c in zip(callers, admits, strict=True) if k is not None}
+        self._read_keys(pairs)
+        limited = {
+            (k.row.api_token_id, self.moment.period)
+            for k in callers
+            if k is not None and k.row.api_token_id and k.plan and k.plan.monthly_requests_per_token is not None
+        }
         if limited:
             self.requests = {row[0]: row[2] for row in self.store.requests_of(list(limited))}
         return callers
 
-    def _allowances_of(self, admits: Sequence[Admit], callers: Sequence[CallerRow | None]) -> set[tuple[str, str]]:
+    def _allowances_of(self, admits: Sequence[Admit], callers: Sequence[Known | None]) -> set[tuple[str, str]]:
         """The allowances that these calls may draw on; an own-key call touches none."""
+        keys, period = self.copies.keys, self.moment.period
         return {
-            (row.organization_id, self.moment.period)
-            for row, command in zip(callers, admits, strict=True)
-            if row and self.copies.keys[row.organization_id, command.provider] is None
+            (known.row.organization_id, period)
+            for known, command in zip(callers, admits, strict=True)
+            if known is not None and keys[known.row.organization_id, command.provider] is None
         }
 
-    def _admit_one(self, command: Admit, row: CallerRow | None) -> Admission | OwnkeyError:
-        if row is None:
+    def _admit_one(self, command: Admit, known: Known | None) -> Admission | OwnkeyError:
+        if known is None:
             return NotAuthenticated()
-        plan = self.catalogue.get(row.plan)
+        row, plan = known.row, known.plan
         if plan is None:
             return Unavailable(f"The plan {row.plan!r} of this organization is not in the plans file.")
-        refusal = refusal_of(row, plan) or self._over_request_limit(row)
-        if refusal:
-            return refusal
+        if not known.admissible or plan.monthly_requests_per_token is not None:
+            refusal = refusal_of(row, plan) or self._over_request_limit(row, plan)
+            if refusal is not None:
+                return refusal
         key = self.copies.keys[row.organization_id, command.provider]
-        hold, remaining = Hold(0, None), 0
+        hold, remaining = _NO_HOLD, 0
         if key is None:
-            if not command.has_platform_key:
-                return ProviderNotAvailable(
-                    f"There is no {command.provider} key here. An admin can connect one under Settings → Integrations."
-                )
-            if command.own_key_only:
-                return Forbidden(
-                    f"{command.own_key_only} An admin can connect your organization's own key "
-                    "under Settings → Integrations."
-                )
-            balance = self._granted_balance(row)
+            refusal = _not_on_allowance(command)
+            if refusal is not None:
+                return refusal
+            balance = self._granted_balance(row, plan)
             room = hold_for(command, balance.remaining)
             if room is None:
                 return exhausted(command, balance.remaining, self.moment.period)
@@ -241,15 +262,16 @@ class Batch:
             balance.reserve(hold.tokens)
             self._reserve(command, row, hold.tokens)
             remaining = balance.remaining
-        if row.api_token_id:
-            token = (row.api_token_id, row.organization_id)
+        token = row.api_token_id
+        if token is not None:
             self.counted[token] = self.counted.get(token, 0) + 1
+            self.counted_for[token] = row.organization_id
         return Admission(
             command.request_id,
             row.organization_id,
             row.workspace_id,
             row.user_id,
-            row.api_token_id,
+            token,
             row.plan,
             key,
             self.moment.period,
@@ -259,44 +281,50 @@ class Batch:
         )
 
     def _reserve(self, command: Admit, row: CallerRow, tokens: int) -> None:
-        reservation = ReservationRow(
-            command.request_id,
-            row.organization_id,
-            row.workspace_id,
-            self.moment.period,
-            tokens,
-            command.input_estimate,
-            0,
-            command.provider,
-            command.model,
-            command.dialect,
-            row.api_token_id,
-            row.user_id,
-            self.moment.now_ms,
+        """A row for the store: the columns of ``ReservationRow``, then node and lease."""
+        self.reservations.append(
+            (
+                command.request_id,
+                row.organization_id,
+                row.workspace_id,
+                self.moment.period,
+                tokens,
+                command.input_estimate,
+                0,
+                command.provider,
+                command.model,
+                command.dialect,
+                row.api_token_id,
+                row.user_id,
+                self.moment.now_ms,
+                self.node,
+                self.lease_until,
+            )
         )
-        self.reservations.append((*reservation, self.node, self._lease()))
 
-    def _over_request_limit(self, row: CallerRow) -> OwnkeyError | None:
-        limit = self.catalogue[row.plan].monthly_requests_per_token
+    def _over_request_limit(self, row: CallerRow, plan: Plan) -> OwnkeyError | None:
+        limit = plan.monthly_requests_per_token
         if limit is None or row.api_token_id is None:
             return None
-        made = self.requests.get(row.api_token_id, 0) + self.counted.get((row.api_token_id, row.organization_id), 0)
+        made = self.requests.get(row.api_token_id, 0) + self.counted.get(row.api_token_id, 0)
         return request_limit_reached(limit, self.moment.period) if made >= limit else None
 
-    def _granted_balance(self, row: CallerRow) -> Balance:
+    def _granted_balance(self, row: CallerRow, plan: Plan) -> Balance:
         """The month's balance with what the plan grants now: a new month and a plan change take effect here."""
         balance = self.balances[row.organization_id, self.moment.period]
-        plan = self.catalogue[row.plan]
-        difference = balance.grant(plan.monthly_tokens)
-        if difference:
+        if balance.granted != plan.monthly_tokens:
+            difference = balance.grant(plan.monthly_tokens)
             self._enter(*balance.key, "grant", difference, None, plan.code)
         return balance
 
     def _read_callers(self, callers: set[Caller]) -> None:
-        unknown = [caller for caller in callers if caller not in self.copies.callers]
+        copies = self.copies.callers
+        unknown = [caller for caller in callers if caller not in copies]
         if unknown:
-            self.copies.callers.update(dict.fromkeys(unknown))
-            self.copies.callers.update((row.caller, row) for row in self.store.callers(unknown))
+            copies.update(dict.fromkeys(unknown))
+            for row in self.store.callers(unknown):
+                plan = self.catalogue.get(row.plan)
+                copies[row.caller] = Known(row, plan, plan is not None and refusal_of(row, plan) is None)
 
     def _read_keys(self, pairs: set[tuple[str, str]]) -> None:
         unknown = [pair for pair in pairs if pair not in self.copies.keys]
@@ -314,9 +342,6 @@ class Batch:
     def _enter(self, organization_id: str, period: str, kind: str, tokens: int, request: str | None, note: str) -> None:
         self.entries.append(EntryRow(organization_id, period, kind, tokens, request, note, self.moment.now_ms))
 
-    def _lease(self) -> int:
-        return self.moment.now_ms + LEASE_SECONDS * 1000
-
     def _write(self) -> None:
         store = self.store
         store.change_balances(
@@ -332,8 +357,8 @@ class Batch:
         store.add_entries(self.entries)
         store.count_requests(
             [
-                (token, self.moment.period, organization_id, made, self.moment.now_ms)
-                for (token, organization_id), made in self.counted.items()
+                (token, self.moment.period, self.counted_for[token], made, self.moment.now_ms)
+                for token, made in self.counted.items()
             ]
         )
 
@@ -356,28 +381,14 @@ def refusal_of(row: CallerRow, plan: Plan) -> OwnkeyError | None:
     return None
 
 
-def _event(command: Settle) -> EventRow:
-    usage = command.usage
-    return EventRow(
-        command.request_id,
-        command.organization_id,
-        command.workspace_id,
-        command.period,
-        command.provider,
-        command.model,
-        command.dialect,
-        "own_key" if command.own_key else "allowance",
-        command.provider_key_id,
-        command.api_token_id,
-        command.user_id,
-        usage.input_tokens,
-        usage.cached_input_tokens,
-        usage.cache_write_tokens,
-        usage.output_tokens,
-        usage.reasoning_tokens,
-        command.charged,
-        usage.estimated,
-        command.outcome,
-        command.started_ms,
-        command.duration_ms,
-    )
+def _not_on_allowance(command: Admit) -> OwnkeyError | None:
+    """Why a call without an own key cannot be served at all, whatever is left; None if it can."""
+    if not command.has_platform_key:
+        return ProviderNotAvailable(
+            f"There is no {command.provider} key here. An admin can connect one under Settings → Integrations."
+        )
+    if command.own_key_only:
+        return Forbidden(
+            f"{command.own_key_only} An admin can connect your organization's own key under Settings → Integrations."
+        )
+    return None

@@ -15,11 +15,13 @@ from sqlalchemy import URL
 
 from ownkey.db.engine import CONNECT_OPTIONS
 from ownkey.metering.reservations import Caller, KeyRow
+from ownkey.metering.settlement import Settle
 from ownkey.metering.store import (
     ABANDONED_QUERY,
     CALLER_COLUMNS,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
+    HELD_COLUMNS,
     KEY_COLUMNS,
     PERSON_QUERY,
     RESERVATION_COLUMNS,
@@ -28,7 +30,7 @@ from ownkey.metering.store import (
     CallerRow,
     Contended,
     EntryRow,
-    EventRow,
+    HeldRow,
     Moment,
     ReservationRow,
     Rows,
@@ -92,7 +94,7 @@ _COUNT_REQUESTS = (
 _ADD_RESERVATIONS = (
     f"INSERT INTO reservations ({RESERVATION_COLUMNS}, node, lease_until) SELECT * FROM {_unnest(_RESERVATION_TYPES)}"
 )
-_TAKE = f"DELETE FROM reservations WHERE request_id = ANY(%s) RETURNING {RESERVATION_COLUMNS}"
+_TAKE = f"DELETE FROM reservations WHERE request_id = ANY(%s) RETURNING {HELD_COLUMNS}"
 _TAKE_EXPIRED = (
     "DELETE FROM reservations WHERE request_id IN (SELECT request_id FROM reservations WHERE lease_until < %s "
     f"ORDER BY request_id LIMIT {_AT_ONCE} FOR UPDATE SKIP LOCKED) RETURNING {RESERVATION_COLUMNS}"
@@ -185,8 +187,8 @@ class PostgresStore:
     def add_reservations(self, rows: Rows) -> None:
         self._many(_ADD_RESERVATIONS, rows)
 
-    def take_reservations(self, request_ids: Sequence[str]) -> Sequence[ReservationRow]:
-        return [ReservationRow(*row) for row in self._all(_TAKE, (list(request_ids),))]
+    def take_reservations(self, request_ids: Sequence[str]) -> Sequence[HeldRow]:
+        return [HeldRow(*row) for row in self._all(_TAKE, (list(request_ids),))]
 
     def take_expired(self, now_ms: int) -> Sequence[ReservationRow]:
         return [ReservationRow(*row) for row in self._all(_TAKE_EXPIRED, (now_ms,))]
@@ -194,10 +196,10 @@ class PostgresStore:
     def renew(self, rows: Rows) -> None:
         self._many(_RENEW, rows)
 
-    def add_events(self, rows: Sequence[EventRow]) -> None:
+    def add_events(self, rows: Sequence[Settle]) -> None:
         self._many(_ADD_EVENTS, rows)
 
-    def add_events_once(self, rows: Sequence[EventRow]) -> None:
+    def add_events_once(self, rows: Sequence[Settle]) -> None:
         self._many(f"{_ADD_EVENTS} ON CONFLICT (request_id) DO NOTHING", rows)
 
     def abandoned(self, request_ids: Sequence[str]) -> Sequence[AbandonedRow]:

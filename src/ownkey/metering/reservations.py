@@ -13,6 +13,7 @@ import msgspec
 
 from ownkey import clock
 from ownkey.errors import AllowanceExhausted, RequestLimitReached
+from ownkey.metering.usage import BilledTo
 
 # A call without an output limit may hold this part of what is left, so that one does not shut out the others;
 # but it may always hold enough for a plain answer.
@@ -88,7 +89,7 @@ class Admission(msgspec.Struct, frozen=True):
     remaining: int
 
     @property
-    def billed_to(self) -> str:
+    def billed_to(self) -> BilledTo:
         """``own_key`` if the organization's key serves it, else ``allowance``."""
         return "own_key" if self.key else "allowance"
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from ownkey.metering.usage import Usage
+from ownkey.metering.usage import BilledTo
 
 # finished: the provider's reply came whole. refused: the provider answered with an error. failed: no reply, or it
 # broke off. cancelled: the client went away. abandoned: the node died and housekeeping settled in its place.
 Outcome = Literal["finished", "refused", "failed", "cancelled", "abandoned"]
 
 
-class Settle(msgspec.Struct, frozen=True):
-    """Record what an admitted call really used. ``charged`` is what it takes from the allowance of ``period``."""
+class Settle(NamedTuple):
+    """Record what an admitted call really used: its usage event as it is written, column by column.
+
+    ``charged_tokens`` is what the call takes from the allowance of ``period``; ``started_at`` are milliseconds since
+    1970. A call on an own key has no reservation to settle.
+    """
 
     request_id: str
     organization_id: str
@@ -23,19 +27,20 @@ class Settle(msgspec.Struct, frozen=True):
     provider: str
     model: str
     dialect: str
+    billed_to: BilledTo
     provider_key_id: str | None
     api_token_id: str | None
     user_id: str | None
-    usage: Usage
-    charged: int
+    input_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    charged_tokens: int
+    estimated: bool
     outcome: Outcome
-    started_ms: int
+    started_at: int
     duration_ms: int
-
-    @property
-    def own_key(self) -> bool:
-        """Whether the organization's own key served it: then there is no reservation to settle."""
-        return self.provider_key_id is not None
 
 
 class Release(msgspec.Struct, frozen=True):

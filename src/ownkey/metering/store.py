@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ownkey.metering.reservations import Caller, KeyRow
+from ownkey.metering.settlement import Settle
 
 
 class Moment(NamedTuple):
@@ -34,8 +35,17 @@ class CallerRow(NamedTuple):
     plan: str
 
 
+class HeldRow(NamedTuple):
+    """A deleted reservation whose call has ended: what it held, and of which balance."""
+
+    request_id: str
+    organization_id: str
+    period: str
+    tokens: int
+
+
 class ReservationRow(NamedTuple):
-    """A deleted reservation: what it held, and what a recovery needs to settle it."""
+    """A deleted reservation whose node died: what it held, and what a recovery needs to settle it."""
 
     request_id: str
     organization_id: str
@@ -61,32 +71,6 @@ class AbandonedRow(NamedTuple):
     charged_tokens: int
 
 
-class EventRow(NamedTuple):
-    """A usage event as it is written, column by column."""
-
-    request_id: str
-    organization_id: str
-    workspace_id: str
-    period: str
-    provider: str
-    model: str
-    dialect: str
-    billed_to: str
-    provider_key_id: str | None
-    api_token_id: str | None
-    user_id: str | None
-    input_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    output_tokens: int
-    reasoning_tokens: int
-    charged_tokens: int
-    estimated: bool
-    outcome: str
-    started_at: int
-    duration_ms: int
-
-
 class EntryRow(NamedTuple):
     """A ledger entry as it is written."""
 
@@ -100,6 +84,7 @@ class EntryRow(NamedTuple):
 
 
 Rows = Sequence[tuple[Any, ...]]
+HELD_COLUMNS = ", ".join(HeldRow._fields)
 RESERVATION_COLUMNS = (
     "request_id, organization_id, workspace_id, period, tokens, input_tokens, observed_tokens, provider, model, "
     "dialect, api_token_id, user_id, created_at"
@@ -126,7 +111,7 @@ ABANDONED_QUERY = (
     "WHERE outcome = 'abandoned' AND request_id "
 )
 KEY_COLUMNS = ", ".join(KeyRow._fields)
-EVENT_COLUMNS = ", ".join(EventRow._fields)
+EVENT_COLUMNS = ", ".join(Settle._fields)
 ENTRY_COLUMNS = ", ".join(EntryRow._fields)
 
 
@@ -181,7 +166,7 @@ class Store(Protocol):
     def add_reservations(self, rows: Rows) -> None:
         """Insert reservations: the columns of ``ReservationRow``, then node and lease_until."""
 
-    def take_reservations(self, request_ids: Sequence[str]) -> Sequence[ReservationRow]:
+    def take_reservations(self, request_ids: Sequence[str]) -> Sequence[HeldRow]:
         """Delete reservations and return those that were there."""
 
     def take_expired(self, now_ms: int) -> Sequence[ReservationRow]:
@@ -190,10 +175,10 @@ class Store(Protocol):
     def renew(self, rows: Rows) -> None:
         """Extend leases: observed tokens, lease_until, request."""
 
-    def add_events(self, rows: Sequence[EventRow]) -> None:
+    def add_events(self, rows: Sequence[Settle]) -> None:
         """Insert usage events."""
 
-    def add_events_once(self, rows: Sequence[EventRow]) -> None:
+    def add_events_once(self, rows: Sequence[Settle]) -> None:
         """Insert usage events, leaving out those whose request has one already."""
 
     def abandoned(self, request_ids: Sequence[str]) -> Sequence[AbandonedRow]:

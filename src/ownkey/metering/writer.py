@@ -81,7 +81,7 @@ class Writer:
             self._ask(command, Writer._admitted, answer)
 
     def _admitted(self, command: Command, answer: OnAdmit, outcome: Done) -> None:
-        if isinstance(outcome, Admission | OwnkeyError):
+        if type(outcome) is Admission or isinstance(outcome, OwnkeyError):
             answer(outcome)
         elif isinstance(outcome, StoreFailed) and isinstance(command, Admit):
             # Whether the commit reached the database is unknown: whatever was held must not stay held.
@@ -116,7 +116,9 @@ class Writer:
         self._ask(Release(request_id), Writer._settled, _nothing)
 
     def _settled(self, command: Command, answer: OnSettled, outcome: Done) -> None:
-        if isinstance(outcome, StoreFailed):
+        if outcome is None:
+            pass
+        elif isinstance(outcome, StoreFailed):
             self._waiting.append((command, Writer._settled, _nothing))
         elif isinstance(outcome, BaseException):
             log.error("settlement refused by the database", command=repr(command), error=repr(outcome))

@@ -22,7 +22,6 @@ from ownkey.metering.reservations import Admission, Admit, Caller
 from ownkey.metering.settlement import Outcome, Settle
 from ownkey.metering.sqlite_store import SqliteStore
 from ownkey.metering.store import Store
-from ownkey.metering.usage import Usage, charge
 from ownkey.metering.writer import Writer
 from ownkey.plans import Plan
 
@@ -86,7 +85,6 @@ class Desk:
 
     def settlement(self, admission: Admission, output: int, outcome: Outcome = "finished") -> Settle:
         """What the exchange would settle for 100 input tokens and this many output tokens."""
-        usage = Usage(100, output)
         key = admission.key.id if admission.key else None
         return Settle(
             request_id=admission.request_id,
@@ -96,13 +94,19 @@ class Desk:
             provider="openai",
             model="a-model",
             dialect="openai",
+            billed_to=admission.billed_to,
             provider_key_id=key,
             api_token_id=admission.api_token_id,
             user_id=admission.user_id,
-            usage=usage,
-            charged=charge(usage, "own_key" if key else "allowance"),
+            input_tokens=100,
+            cached_input_tokens=0,
+            cache_write_tokens=0,
+            output_tokens=output,
+            reasoning_tokens=0,
+            charged_tokens=0 if key else 100 + output,
+            estimated=False,
             outcome=outcome,
-            started_ms=1_795_000_000_000,
+            started_at=1_795_000_000_000,
             duration_ms=12,
         )
 

@@ -178,9 +178,10 @@ async def test_scope_plan_and_suspension_refuse(database: Database) -> None:
         assert isinstance(await desk.ask(), Forbidden)
         async with database.transaction() as tx:
             await tx.execute(update(tables.api_tokens).values(scopes="usage.read gateway"))
-        desk.plans["tested"] = desk.plans["tested"].model_copy(update={"api_access": False})
+        desk.plans["without-api"] = desk.plans["tested"].model_copy(update={"api_access": False})
+        await desk.subscribe("without-api")
         assert isinstance(await desk.ask(), Forbidden)
-        desk.plans["tested"] = desk.plans["tested"].model_copy(update={"api_access": True})
+        await desk.subscribe("tested")
         assert isinstance(await desk.ask(), Admission)
         async with database.transaction() as tx:
             await tx.execute(update(tables.organizations).values(suspended_at=clock.now()))
