@@ -114,15 +114,18 @@ def error_codes() -> str:
 
 `code` is the stable name: programs should look at it, not at the sentence. The gateway answers in the shape of the
 provider's own API, so that an official SDK raises its own exception; everywhere else an error is a problem document
-(`application/problem+json`, RFC 9457) with `code`, or a page for a person.
+(`application/problem+json`, RFC 9457) with `code`, or a page for a person. The table has each provider's own
+word: OpenAI's and Anthropic's `type`, Gemini's `status`, AWS's exception.
 
-{_table(("code", "status", "OpenAI `type`", "Anthropic `type`", "Gemini `status`", "sentence"), _errors())}
+{_table(("code", "status", "OpenAI", "Anthropic", "Gemini", "AWS", "sentence"), _errors())}
 
 Shapes, with the same `code` in each:
 
 - OpenAI: `{{"error": {{"message", "type", "param", "code"}}}}`
 - Anthropic: `{{"type": "error", "error": {{"type", "message", "code"}}, "request_id"}}`
 - Gemini: `{{"error": {{"code", "message", "status", "details": [{{"reason": code}}]}}}}`
+- Bedrock: `{{"message", "code", "__type"}}`, the exception also in the header `x-amzn-errortype`
+- Cohere's own paths: `{{"message", "code"}}`; Ollama's own: `{{"error": message, "code"}}`
 
 Three that are never confused: `not_authenticated` is the caller's token, `allowance_exhausted` the organization's
 tokens of the month (with `Retry-After` and `x-should-retry: false`, because trying again this month is hopeless),
@@ -154,8 +157,8 @@ def providers() -> str:
             p.name,
             f"`{p.slug}`",
             f"`{{public}}/{p.slug}{p.sdk_path}`",
-            f"`{p.base_url}`",
-            {"openai": "OpenAI", "anthropic": "Anthropic", "gemini": "Gemini"}[p.dialect],
+            f"`{p.base_url}`" if p.address is None else f"`{p.address.template or 'https://…'}`",
+            {"openai": "OpenAI", "anthropic": "Anthropic", "gemini": "Gemini", "bedrock": "Bedrock"}[p.dialect],
             ", ".join(capability.value for capability in p.capabilities),
             f"[console]({p.console_url})",
         )
@@ -169,6 +172,9 @@ def providers() -> str:
 the base URL is the only thing that a program changes; its API token goes where the SDK sends its key.
 
 {_table(header, rows)}
+
+Where `{{}}` or `…` stands, the host is the customer's (an Azure resource, a region, a server of one's own) and is given
+with the key.
 
 An organization can connect a key of its own for each of them. On the allowance run those for which the operator has
 set `OWNKEY_PLATFORM_KEY_<PROVIDER>`. Adding a provider is adding a row to `providers/registry.py`.
@@ -303,7 +309,7 @@ def error_classes() -> Sequence[type[OwnkeyError]]:
 def _errors() -> Iterator[Sequence[str]]:
     for kind in error_classes():
         words = ERROR_WORDS.get(kind.code)
-        shown = [f"`{word}`" for word in words] if words else ["–"] * 3
+        shown = [f"`{word}`" for word in words] if words else ["–"] * 4
         yield f"`{kind.code}`", str(kind.status), *shown, kind.sentence
 
 

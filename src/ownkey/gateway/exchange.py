@@ -203,7 +203,7 @@ class Exchange:
                 content_type = value.decode("latin-1")
             elif name == b"content-encoding":
                 content_encoding = value.decode("latin-1")
-        self._watch = ReplyWatch(self.call, content_type, content_encoding)
+        self._watch = ReplyWatch(self.call, content_type, content_encoding, headers)
         if "event-stream" not in content_type or content_encoding not in ("", "identity"):
             self._filter = None
         self._begin(status, headers, None if self._filter else length)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ownkey.providers.health import Health
 
-DialectName = Literal["openai", "anthropic", "gemini"]
+DialectName = Literal["openai", "anthropic", "gemini", "bedrock"]
 
 
 class Capability(StrEnum):
@@ -81,8 +81,8 @@ class Provider:
     path. With an ``address`` the host is the customer's and comes with the key; ``base_url`` is then what counts
     when none is given, and empty if one must be. ``api_roots`` are the prefixes below which its API lives, the usual
     one first; they tell known endpoints from unknown ones. ``asks_for_usage`` says that a chat stream carries usage
-    only when the request has ``stream_options.include_usage``. ``chat_limit`` is the field that caps the output of a
-    chat.
+    only when the request has ``stream_options.include_usage``; ``usage_since`` is the earliest ``api-version`` of a
+    query that knows this member. ``chat_limit`` is the field that caps the output of a chat.
 
     The credential goes into ``credential_header`` after ``credential_prefix``. With ``credential`` ``key`` it is what
     was stored; with ``service_account`` that is a service account's JSON document, and what is sent is the access
@@ -105,6 +105,7 @@ class Provider:
     assistant_model: str | None = None
     capabilities: tuple[Capability, ...] = (Capability.TEXT,)
     asks_for_usage: bool = True
+    usage_since: str = ""
     chat_limit: Literal["max_completion_tokens", "max_tokens"] = "max_tokens"
 
     @property
