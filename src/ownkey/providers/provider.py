@@ -87,6 +87,7 @@ class Provider:
     The credential goes into ``credential_header`` after ``credential_prefix``. With ``credential`` ``key`` it is what
     was stored; with ``service_account`` that is a service account's JSON document, and what is sent is the access
     token which Google gives for it. ``key_optional``: the provider may ask for no credential at all.
+    ``own_keys``: organizations may connect keys of their own.
     """
 
     slug: str
@@ -100,6 +101,7 @@ class Provider:
     credential_prefix: str = "Bearer "
     credential: Literal["key", "service_account"] = "key"
     key_optional: bool = False
+    own_keys: bool = True
     address: Address | None = None
     key_hints: tuple[KeyHint, ...] = ()
     assistant_model: str | None = None
@@ -112,11 +114,6 @@ class Provider:
     def sdk_path(self) -> str:
         """What follows ``{public}/<slug>`` in the base URL that a program gives its SDK."""
         return self.api_roots[0] if self.dialect == "openai" else ""
-
-    @property
-    def needs_address(self) -> bool:
-        """Whether a key is of no use without an address beside it."""
-        return self.address is not None and not self.base_url
 
     @property
     def key_example(self) -> str:
