@@ -22,6 +22,11 @@ _LARGEST_FRAME = 25_165_824
 """AWS states 24 MiB; a length beyond it is no frame."""
 
 
+def begins_frames(data: bytes) -> bool:
+    """Whether data begins with the head of a frame; its checksum makes a mistake all but impossible."""
+    return len(data) >= _BEFORE_HEADERS and zlib.crc32(data[:8]) == int.from_bytes(data[8:12], "big")
+
+
 class FramesBroken(ValueError):
     """What comes is not a frame; nothing after it can be read."""
 

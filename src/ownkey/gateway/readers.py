@@ -10,12 +10,12 @@ from ownkey.gateway import sse
 from ownkey.gateway.dialects.dialect import Dialect
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.estimates import BYTES_PER_AUDIO_TOKEN, BYTES_PER_TOKEN, tokens_of_text
-from ownkey.gateway.event_frames import CONTENT_TYPE, FrameCutter, FramesBroken
+from ownkey.gateway.event_frames import CONTENT_TYPE, FrameCutter, FramesBroken, begins_frames
 from ownkey.gateway.json_scan import JsonScan
 
 MOST_HELD = 1_048_576
 _EVENT_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
-_ENOUGH_TO_TELL = 8
+_ENOUGH_TO_TELL = 12
 _NO_EVENT = (b":message-type\x07\x00\x09exception", b":message-type\x07\x00\x05error")
 
 
@@ -263,6 +263,8 @@ def form_of(content_type: str, beginning: bytes, *, more_may_come: bool) -> type
         return EventReader
     if more_may_come and len(start) < _ENOUGH_TO_TELL:
         return None
+    if beginning[:1] == b"\0" and begins_frames(beginning):
+        return FrameReader
     if "event-stream" in content_type:
         return EventReader
     if content_type.startswith("text/") or "subrip" in content_type or not content_type:

@@ -69,6 +69,7 @@ class _Document(msgspec.Struct):
     results: list[_Result] | None = None
     prompt_token_count: Any = None
     generation_token_count: Any = None
+    embedding: msgspec.Raw = msgspec.Raw(b"")
 
 
 _documents = msgspec.json.Decoder(_Document)
@@ -98,6 +99,8 @@ def _read_own(found: _Document) -> Reported | None:
     if found.results is not None:
         written = [number for result in found.results if (number := count(result.token_count)) is not None]
         outgoing = sum(written) if written else None
+    if found.embedding:
+        outgoing = 0
     return Reported(incoming, outgoing, final=outgoing is not None) if incoming is not None else None
 
 

@@ -34,6 +34,8 @@ _BY_MEMBER = (
     ("textGenerationConfig", "titan"),
     ("imageGenerationConfig", "bedrock_images"),
     ("max_gen_len", "llama"),
+    ("texts", "embeddings"),
+    ("singleEmbeddingParams", "embeddings"),
     ("maxTokens", "jurassic"),
 )
 
