@@ -23,6 +23,7 @@ from ownkey.cli.main import app
 from ownkey.errors import OwnkeyError
 from ownkey.gateway.dialects.error_shapes import ERROR_WORDS
 from ownkey.plans import DEFAULT_CATALOGUE, Plan
+from ownkey.providers.provider import Provider
 from ownkey.providers.registry import PROVIDERS
 from ownkey.settings import SECRETS_DIR_VARIABLE, Settings
 
@@ -43,6 +44,46 @@ masked. A wrong value stops the program at its start and is named.
 {_table(("name", "default", "meaning"), _settings())}
 
 `<PROVIDER>` is the provider's slug in capitals, such as `OPENAI`; see [providers](providers.md).
+
+## Providers of your own
+
+`OWNKEY_BASE_URL_<NAME>` with a name that no [provider](providers.md) has adds one: with
+`OWNKEY_BASE_URL_VLLM=http://10.0.0.5:8000` programs use `{{public}}/vllm/v1`. It speaks OpenAI's API, may be private
+and plain HTTP, and has a section on Settings → Integrations; with `OWNKEY_PLATFORM_KEY_VLLM` it runs on the allowance.
+`OWNKEY_PROVIDERS_FILE` says more about it:
+
+```toml
+[providers.acme-llm]              # the gateway's path: /acme-llm/v1/…
+address = "https://llm.acme.example"
+name = "Acme LLM"                 # everything below may be left out
+api_root = "/v1"                  # what comes before /chat/completions
+check = "/v1/models"              # asked about a new key; spends no tokens
+console_url = "https://acme.example/keys"
+header = "authorization"          # how the credential is sent
+prefix = "Bearer "
+key_optional = false              # true: it may be used without a key, and OWNKEY_PLATFORM_KEY_ACME_LLM=none
+own_keys = true                   # false: organizations bring no keys; it has no section on Integrations
+assistant_model = "acme-large"    # lets the assistant use it
+capabilities = ["text"]           # the kinds: text, images, embeddings, audio
+asks_for_usage = true             # a stream reports its usage only with stream_options.include_usage
+chat_limit = "max_tokens"         # or max_completion_tokens
+```
+
+## Hosts that organizations may name
+
+Beside a key for a provider whose host is the customer's, an organization names hosts below the provider's own domains.
+`OWNKEY_ALLOWED_HOSTS` allows others, separated by commas:
+
+| entry | allows |
+| --- | --- |
+| `llm.acme.example` | this host, also when it leads into a private network |
+| `*.acme.example` | every host below, also when they lead into a private network |
+| `10.1.0.0/16`, `10.1.2.3` | these IP addresses, by number or as what an allowed name leads to |
+| `*` | every host of the public internet |
+
+Loopback, private, link-local and reserved addresses are refused otherwise, when a key is saved and at each connection.
+What is for a machine itself, such as a cloud's metadata service, is reached through a block that holds it only. Your
+own `OWNKEY_BASE_URL_<PROVIDER>` is not judged.
 
 ## Plans
 
@@ -114,15 +155,18 @@ def error_codes() -> str:
 
 `code` is the stable name: programs should look at it, not at the sentence. The gateway answers in the shape of the
 provider's own API, so that an official SDK raises its own exception; everywhere else an error is a problem document
-(`application/problem+json`, RFC 9457) with `code`, or a page for a person.
+(`application/problem+json`, RFC 9457) with `code`, or a page for a person. The table has each provider's own
+word: OpenAI's and Anthropic's `type`, Gemini's `status`, AWS's exception.
 
-{_table(("code", "status", "OpenAI `type`", "Anthropic `type`", "Gemini `status`", "sentence"), _errors())}
+{_table(("code", "status", "OpenAI", "Anthropic", "Gemini", "AWS", "sentence"), _errors())}
 
 Shapes, with the same `code` in each:
 
 - OpenAI: `{{"error": {{"message", "type", "param", "code"}}}}`
 - Anthropic: `{{"type": "error", "error": {{"type", "message", "code"}}, "request_id"}}`
 - Gemini: `{{"error": {{"code", "message", "status", "details": [{{"reason": code}}]}}}}`
+- Bedrock: `{{"message", "code", "__type"}}`, the exception also in the header `x-amzn-errortype`
+- Cohere's own paths: `{{"message", "code"}}`; Ollama's own: `{{"error": message, "code"}}`
 
 Three that are never confused: `not_authenticated` is the caller's token, `allowance_exhausted` the organization's
 tokens of the month (with `Retry-After` and `x-should-retry: false`, because trying again this month is hopeless),
@@ -154,10 +198,10 @@ def providers() -> str:
             p.name,
             f"`{p.slug}`",
             f"`{{public}}/{p.slug}{p.sdk_path}`",
-            f"`{p.base_url}`",
-            {"openai": "OpenAI", "anthropic": "Anthropic", "gemini": "Gemini"}[p.dialect],
+            _stands_for(p),
+            {"openai": "OpenAI", "anthropic": "Anthropic", "gemini": "Gemini", "bedrock": "Bedrock"}[p.dialect],
             ", ".join(capability.value for capability in p.capabilities),
-            f"[console]({p.console_url})",
+            f"[console]({p.console_url})" if p.console_url else "–",
         )
         for p in PROVIDERS.values()
     ]
@@ -171,8 +215,37 @@ the base URL is the only thing that a program changes; its API token goes where 
 {_table(header, rows)}
 
 An organization can connect a key of its own for each of them. On the allowance run those for which the operator has
-set `OWNKEY_PLATFORM_KEY_<PROVIDER>`. Adding a provider is adding a row to `providers/registry.py`.
+set `OWNKEY_PLATFORM_KEY_<PROVIDER>`. Adding a provider is adding a row to `providers/registry.py`; an OpenAI-compatible
+address of one's own is added by a [setting](configuration.md#providers-of-your-own).
+
+## Hosts that belong to the customer
+
+Where the table names a resource, a region or an address in place of a host, the organization gives it beside the key:
+on Settings → Integrations, as `address` in the management API, with `--address` at the command line. It is sealed with
+the key, so changing it needs the key again. A short form becomes an address of the provider; so may an address in full
+where the provider allows one, `https` only, on port 443 or from 1024 up, with a path prefix at most. Hosts outside the
+provider's own domains, and private ones, need the operator's
+[approval](configuration.md#hosts-that-organizations-may-name).
+
+For a platform key the operator names the host with `OWNKEY_BASE_URL_<PROVIDER>`. An organization may then leave its
+address empty, and its key goes there, too.
+
+A key is sent to its own host only: redirects are not followed, proxies of the environment are ignored, and the name of
+an organization's host is resolved anew for each connection, every result judged, and the connection made to one of
+them, with the certificate checked for the name.
+
+A service account's key (a JSON document) goes nowhere. It signs a request to Google's token service, and the access
+token that comes back, good for an hour, goes to the provider.
 """
+
+
+def _stands_for(provider: Provider) -> str:
+    usual = f"`{provider.base_url}`" if provider.base_url else ""
+    if provider.address is None:
+        return usual
+    template = provider.address.template.replace("{}", f"<{provider.address.label.lower()}>")
+    forms = [usual, f"`{template}`" if template else "", "an address of one's own" if provider.address.whole else ""]
+    return " or ".join(form for form in forms if form)
 
 
 def management_api() -> str:
@@ -303,7 +376,7 @@ def error_classes() -> Sequence[type[OwnkeyError]]:
 def _errors() -> Iterator[Sequence[str]]:
     for kind in error_classes():
         words = ERROR_WORDS.get(kind.code)
-        shown = [f"`{word}`" for word in words] if words else ["–"] * 3
+        shown = [f"`{word}`" for word in words] if words else ["–"] * 4
         yield f"`{kind.code}`", str(kind.status), *shown, kind.sentence
 
 

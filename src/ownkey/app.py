@@ -34,6 +34,7 @@ from ownkey.metering.store import Store
 from ownkey.metering.writer import Writer
 from ownkey.node import Node
 from ownkey.plans import read_catalogue
+from ownkey.providers.addresses import Lookup, look_up
 from ownkey.settings import Settings
 from ownkey.vault import provider_keys
 from ownkey.vault.keyring import KeyRing
@@ -72,11 +73,11 @@ class Application:
         await self.node.db.close()
 
 
-async def open_node(settings: Settings) -> Node:
+async def open_node(settings: Settings, lookup: Lookup = look_up) -> Node:
     """Everything one process holds, on a database that is up to date.
 
     Migrates SQLite by itself. Raises ``Unavailable`` for an outdated or absent PostgreSQL, ``InvalidRequest`` for a
-    wrong plans file.
+    wrong plans or providers file.
     """
     configured = settings.database_url.get_secret_value() if settings.database_url else None
     url = database_url(settings.data_dir, configured)
@@ -93,12 +94,12 @@ async def open_node(settings: Settings) -> Node:
         log.info(keyring.announcement)
     if keyring.locked_reason:
         log.error("the vault is locked", reason=keyring.locked_reason)
-    return Node(settings, db, keyring, catalogue, Mailer(settings))
+    return Node(settings, db, keyring, catalogue, Mailer(settings), lookup)
 
 
-async def open_application(settings: Settings) -> Application:
-    """The whole application, not yet started."""
-    node = await open_node(settings)
+async def open_application(settings: Settings, lookup: Lookup = look_up) -> Application:
+    """The whole application, not yet started; ``lookup`` resolves the hosts of organizations' own addresses."""
+    node = await open_node(settings, lookup)
     writer = Writer(partial(_open_store, node.db), node.catalogue, new_id("node"))
     relay = Relay(node, writer)
     asgi = FastAPI(title=settings.app_name, docs_url=None, redoc_url=None, openapi_url=None)

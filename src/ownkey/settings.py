@@ -67,6 +67,18 @@ class Settings(BaseSettings):
     sqlite_synchronous: Literal["FULL", "NORMAL"] = Field(
         "FULL", description="`NORMAL` is faster and survives a killed process but not a power cut."
     )
+    providers_file: Path | None = Field(
+        None, description="TOML with providers of your own, each an OpenAI-compatible address; see below."
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Hosts that organizations may name beside their keys, beyond the provider's own domains: names, "
+        "`*.domain`, blocks such as `10.0.0.0/8`, or `*` for every public host; separated by commas.",
+    )
+    google_token_url: str = Field(
+        "https://oauth2.googleapis.com/token",
+        description="Where access tokens for service account keys come from; another one only for a proxy of yours.",
+    )
     keys_managed_by: Literal["admin", "owner"] = Field(
         "admin", description="Who may connect provider keys: admins of the workspace and the owner, or the owner only."
     )
@@ -75,10 +87,12 @@ class Settings(BaseSettings):
         {}, description="The operator's own keys: `OWNKEY_PLATFORM_KEY_<PROVIDER>`, one variable each."
     )
     base_urls: Mapping[str, str] = Field(
-        {}, description="What replaces a provider's `https://host`: `OWNKEY_BASE_URL_<PROVIDER>`, one variable each."
+        {},
+        description="What replaces a provider's `https://host`, or adds a provider: `OWNKEY_BASE_URL_<PROVIDER>`, one "
+        "variable each.",
     )
 
-    @field_validator("public_url")
+    @field_validator("public_url", "google_token_url")
     @classmethod
     def _is_an_address(cls, value: str) -> str:
         if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):

@@ -9,7 +9,7 @@ import pytest
 
 from ownkey.providers.failures import Failure, classify
 from tests.fixtures.recordings import read_recordings
-from tests.recordings.test_usage import FAMILIES, body_of, call_of, provider_of
+from tests.recordings.test_usage import FAMILIES, body_of, call_of, provider_of, readable
 
 pytestmark = pytest.mark.recordings
 
@@ -21,7 +21,7 @@ FOREIGN_REPLY = {"r-f3ac3b02e987"}
 def test_no_request_costs_more_than_its_ceiling(recordings: Path, family: str) -> None:
     """What the provider charged is within the bounds we would have reserved, for input and for output."""
     problems = []
-    for one in read_recordings(recordings, family):
+    for one in readable(recordings, family):
         expected, call = one["expected"], call_of(one)
         made_up = one["origin"] != "recorded" or one.get("request_reconstructed") or one["id"] in FOREIGN_REPLY
         if expected is None or made_up or not call.endpoint.generates:
@@ -37,7 +37,7 @@ def test_no_request_costs_more_than_its_ceiling(recordings: Path, family: str) -
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_limit_changes_one_member(recordings: Path, family: str) -> None:
     """Of every real request that can be limited, everything but the limit means the same afterwards."""
-    for one in read_recordings(recordings, family):
+    for one in readable(recordings, family):
         call = call_of(one)
         if not call.endpoint.generates or not call.can_limit:
             continue

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ownkey.errors import InvalidRequest
 from ownkey.gateway.call import Call, read_call
 from ownkey.gateway.usage_filter import UsageChunkFilter
 from ownkey.gateway.watch import ReplyWatch
@@ -19,15 +20,32 @@ from tests.fixtures.recordings import read_recordings
 
 pytestmark = pytest.mark.recordings
 
-FAMILIES = ("openai", "anthropic", "gemini", "openai_compatible", "other")
+FAMILIES = ("openai", "anthropic", "gemini", "bedrock", "openai_compatible", "other")
 Recording = dict[str, Any]
 
-# The reader of the recordings adds up the parts; we charge the total where the provider says that it is more.
-CHARGED_BY_TOTAL = {"r-51b16505729b"}
-# Reports a number of searches and no tokens.
-NO_TOKENS = {"r-65a89cbd5407"}
-# A stream of two events, the second of which says that the request was refused for lack of money.
-NOTHING_GENERATED = {"r-501de15e9432"}
+# What we say otherwise than the recordings' own reader, or than a recording as it stands, and why. A test fails when
+# an entry is needed no more.
+NOT_JSON = {"r-1ff35aee1eee": "the request is recorded without its last brace, and is refused"}
+READ_AGAIN = dict.fromkeys(
+    [
+        "r-2f7f57ecd9e0",
+        "r-37271b95276c",
+        "r-52003b97f8b0",
+        "r-7cf73bb93ac0",
+        "r-9056fbb4443c",
+        "r-c490abc2449d",
+        "r-d2f1c0c10880",
+        "r-f304565a566e",
+    ],
+    "looking at an answer that was paid for when it was made is free",
+)
+BY_TOTAL = {"r-51b16505729b": "the reader adds up the parts; hidden thinking is in the total only, and is charged"}
+ESTIMATED = {
+    "r-65a89cbd5407": "a rerank reports one search and no tokens: it is charged by its text",
+    "r-60d27dde2e45": "Ollama leaves out a prompt that it had in its cache: it is charged by its text",
+}
+FAILED_WITHIN = {"r-501de15e9432": "two events, the second of which says that there is no money: nothing is charged"}
+BROKEN_OFF = {"d-0007": "the stream ends with an error, after the first count of its output"}
 
 
 def body_of(one: Recording, name: str) -> bytes:
@@ -36,9 +54,13 @@ def body_of(one: Recording, name: str) -> bytes:
     return base64.b64decode(text) if one[f"{name}_encoding"] == "base64" else text.encode()
 
 
+# Recorded under other names than our rows have.
+SLUGS = {"alibaba": "qwen", "bedrock_mantle": "bedrock"}
+
+
 def provider_of(one: Recording) -> Provider:
-    """The row that serves a recording; one without a row is read as OpenAI's format, Vertex as Gemini's."""
-    return PROVIDERS.get(one["provider"]) or PROVIDERS["gemini" if one["provider"] == "vertex" else "openai"]
+    """The row that serves a recording; a company without a row is read as OpenAI's format."""
+    return PROVIDERS.get(SLUGS.get(one["provider"], one["provider"])) or PROVIDERS["openai"]
 
 
 def call_of(one: Recording) -> Call:
@@ -51,7 +73,8 @@ def call_of(one: Recording) -> Call:
 def usage_in_pieces(one: Recording, call: Call, cuts: list[int], finished: bool = True, ask: bool = False) -> Usage:
     """The usage of a recorded reply that comes in pieces."""
     body, last, so_far = body_of(one, "response_body"), 0, 0
-    watch = ReplyWatch(call, one["response_headers"].get("content-type", ""), "")
+    headers = [(name.encode(), str(value).encode()) for name, value in one["response_headers"].items()]
+    watch = ReplyWatch(call, one["response_headers"].get("content-type", ""), "", headers)
     for cut in [*sorted(cuts), len(body) if finished else last]:
         watch.feed(body[last:cut])
         last = max(last, cut)
@@ -65,9 +88,10 @@ def usage_in_pieces(one: Recording, call: Call, cuts: list[int], finished: bool 
 def differences(one: Recording, usage: Usage) -> list[str]:
     """Where a usage is not what the recording's reader found."""
     expected = one["expected"]
-    if one["id"] in CHARGED_BY_TOTAL:
+    if one["id"] in BY_TOTAL and usage.output_tokens != expected["billable_output_tokens"]:
         return [] if usage.total_tokens == expected["total_tokens"] else ["total"]
     wanted = {
+        "estimated": one["id"] in ESTIMATED or one["id"] in BROKEN_OFF,
         "input_tokens": expected["billable_input_tokens"],
         "output_tokens": expected["billable_output_tokens"],
         "cached_input_tokens": expected["cached_input_tokens"],
@@ -83,31 +107,57 @@ def differences(one: Recording, usage: Usage) -> list[str]:
     ]
 
 
+def readable(folder: Path, family: str) -> list[Recording]:
+    """The recordings of a family whose request can be read."""
+    return [one for one in read_recordings(folder, family) if one["id"] not in NOT_JSON]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_usage_is_what_the_provider_reported(recordings: Path, family: str) -> None:
-    """Of every recorded reply with usage: every figure, read from the whole body."""
+    """Of every recorded reply with usage: every figure, exact or estimated as it should be."""
     problems, compared = [], 0
-    for one in read_recordings(recordings, family):
-        if one["expected"] is None or one["id"] in NO_TOKENS:
+    for one in readable(recordings, family):
+        if one["expected"] is None or one["id"] in READ_AGAIN:
             continue
-        dialect, body = call_of(one).endpoint.dialect, body_of(one, "response_body")
-        usage = dialect.usage_in_body(body) or dialect.usage_in_events(body)
-        found = ["not found"] if usage is None else differences(one, usage)
+        usage = usage_in_pieces(one, call_of(one), [])
+        found = differences(one, usage)
         problems += [f"{one['id']} {one['provider']} {one['endpoint']}: {problem}" for problem in found]
         compared += 1
     print(f"{family}: {compared} replies with usage")
     assert problems == []
 
 
+def test_every_difference_is_still_one(recordings: Path) -> None:
+    """An entry of the lists above that nothing needs any more is to be taken out."""
+    found: set[str] = set()
+    for family in FAMILIES:
+        for one in read_recordings(recordings, family):
+            try:
+                call = call_of(one)
+            except InvalidRequest:
+                found.add(one["id"])
+                continue
+            usage, expected = usage_in_pieces(one, call, []), one["expected"]
+            if expected is None:
+                if call.endpoint.generates and not usage.total_tokens:
+                    found.add(one["id"])
+                continue
+            exact = (expected["billable_input_tokens"] or 0, expected["billable_output_tokens"] or 0)
+            only_total = expected["billable_input_tokens"] is expected["billable_output_tokens"] is None
+            if usage.estimated or (exact != (usage.input_tokens, usage.output_tokens) and not only_total):
+                found.add(one["id"])
+    assert found == {*NOT_JSON, *READ_AGAIN, *BY_TOTAL, *ESTIMATED, *FAILED_WITHIN, *BROKEN_OFF}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_watch_says_the_same_however_a_reply_is_cut(recordings: Path, family: str) -> None:
     """Cut at random places, with and without being asked on the way; short replies byte by byte."""
     draw = random.Random(20261101)  # noqa: S311
-    for one in read_recordings(recordings, family):
+    for one in readable(recordings, family):
         call, length = call_of(one), len(body_of(one, "response_body"))
         whole = usage_in_pieces(one, call, [])
         if one["expected"] is None and call.endpoint.generates:
-            assert one["id"] in NOTHING_GENERATED or (whole.estimated and whole.total_tokens > 0), one["id"]
+            assert one["id"] in FAILED_WITHIN or (whole.estimated and whole.total_tokens > 0), one["id"]
         if not call.endpoint.generates:
             assert whole == NOTHING_USED
         for ask in (False, True):
@@ -121,9 +171,9 @@ def test_a_watch_says_the_same_however_a_reply_is_cut(recordings: Path, family: 
 def test_a_reply_that_breaks_off_is_never_free(recordings: Path, family: str) -> None:
     """Broken off anywhere, whatever a call generates costs at least its input, and reading raises nothing."""
     draw = random.Random(7)  # noqa: S311
-    for one in read_recordings(recordings, family):
+    for one in readable(recordings, family):
         call, length = call_of(one), len(body_of(one, "response_body"))
-        if not call.endpoint.generates or one["id"] in NOTHING_GENERATED:
+        if not call.endpoint.generates or one["id"] in FAILED_WITHIN:
             continue
         for _ in range(4):
             usage = usage_in_pieces(one, call, [draw.randrange(length + 1)], finished=False)

@@ -11,10 +11,9 @@ from ownkey import audit
 from ownkey.access import Action, Actor
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Given, Page, Shown
-from ownkey.credentials import Secret
 from ownkey.errors import Forbidden, InvalidRequest
 from ownkey.node import Node
-from ownkey.providers import key_check, registry
+from ownkey.providers import addresses, registry
 from ownkey.providers.health import Health
 from ownkey.providers.key_check import KeyCheckResult
 from ownkey.providers.provider import Provider
@@ -22,10 +21,14 @@ from ownkey.vault import provider_keys
 
 
 class ProviderKey(Shown):
-    """What anybody may ever see of a key. ``said`` is what the provider said at the last check."""
+    """What anybody may ever see of a key. ``said`` is what the provider said at the last check.
+
+    ``address`` is where the key goes, empty for the provider's usual address.
+    """
 
     id: str
     provider: str
+    address: str
     preview: str
     fingerprint: str
     health: Health
@@ -37,9 +40,16 @@ class ProviderKey(Shown):
 
 
 class NewKey(Given):
-    """A key to connect, or to put in place of the one there is."""
+    """A key to connect, or to put in place of the one there is, its address included."""
 
-    key: Annotated[str, Field(max_length=provider_keys.LONGEST_KEY, json_schema_extra={"writeOnly": True})]
+    key: Annotated[str, Field(max_length=provider_keys.LONGEST_KEY, json_schema_extra={"writeOnly": True})] = ""
+    address: Annotated[
+        str,
+        Field(
+            max_length=addresses.LONGEST,
+            description="For a provider whose host is yours: the resource, region or address it asks for.",
+        ),
+    ] = ""
     unchecked: Annotated[bool, Field(description="Save it without asking the provider about it.")] = False
 
 
@@ -60,11 +70,14 @@ async def save(node: Here, actor: Caller, provider: str, given: NewKey) -> Saved
 
     The key is checked with the provider first, without spending tokens. A rejected one is not saved.
     """
-    company = registry.find(provider)
+    company = node.providers.connectable(provider)
     # Before the provider is asked: nobody else's key is sent anywhere.
     await _require_manager(node, actor, Action.PROVIDER_KEY_ADD, company)
-    secret = provider_keys.clean(given.key)
-    found = KeyCheckResult(Health.UNVERIFIED, "") if given.unchecked else await _ask(node, company, secret)
+    secret = provider_keys.clean(given.key, company, node.settings.google_token_url)
+    address = node.providers.accept(company, given.address)
+    found = KeyCheckResult(Health.UNVERIFIED, "")
+    if not given.unchecked:
+        found = await node.providers.check(company, address, secret)
     if found.health.blocks_saving:
         raise InvalidRequest(
             f"{company.name} rejected this key, so it was not saved: {found.said}",
@@ -78,6 +91,7 @@ async def save(node: Here, actor: Caller, provider: str, given: NewKey) -> Saved
         secret,
         found.health,
         found.said,
+        base_url=address,
         managed_by=node.settings.keys_managed_by,
     )
     shown = ProviderKey.model_validate(key)
@@ -86,10 +100,10 @@ async def save(node: Here, actor: Caller, provider: str, given: NewKey) -> Saved
 
 async def check(node: Here, actor: Caller, provider: str) -> ProviderKey:
     """Ask the provider about the stored key now, without spending tokens."""
-    company = registry.find(provider)
+    company = node.providers.find(provider)
     managed_by = node.settings.keys_managed_by
     sealed = await provider_keys.sealed_key(node.db, actor, company.slug, managed_by=managed_by)
-    found = await _ask(node, company, provider_keys.use(node.keyring, sealed))
+    found = await node.providers.check(company, sealed.base_url, provider_keys.use(node.keyring, sealed))
     await provider_keys.note_health(node.db, sealed.id, sealed.organization_id, found.health, found.said)
     keys = await provider_keys.list_keys(node.db, actor)
     return next(ProviderKey.model_validate(key) for key in keys if key.provider == company.slug)
@@ -97,12 +111,8 @@ async def check(node: Here, actor: Caller, provider: str) -> ProviderKey:
 
 async def remove(node: Here, actor: Caller, provider: str) -> None:
     """Destroy a key; calls fall back to the plan's allowance."""
-    company = registry.find(provider)
+    company = node.providers.find(provider)
     await provider_keys.remove(node.db, actor, company.slug, managed_by=node.settings.keys_managed_by)
-
-
-async def _ask(node: Node, provider: Provider, secret: Secret) -> KeyCheckResult:
-    return await key_check.check(provider, node.settings.base_url(provider.slug) or provider.base_url, secret)
 
 
 async def _require_manager(node: Node, actor: Actor, action: Action, provider: Provider) -> None:

@@ -17,6 +17,7 @@ from ownkey.db import schema
 from ownkey.db.engine import Database, database_url
 from ownkey.errors import InvalidRequest, Unavailable
 from ownkey.plans import Catalogue, read_catalogue
+from ownkey.providers.directory import Directory
 from ownkey.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Installation:
     settings: Settings
     db: Database
     catalogue: Catalogue
+    providers: Directory
 
     async def keyring(self) -> KeyRing:
         """The key encryption keys; on the first use of an embedded database makes them, and says where."""
@@ -66,9 +68,10 @@ async def installation() -> AsyncIterator[Installation]:
     settings = configured()
     # A refusal is one sentence; a library's log lines around it would hide it.
     logs.set_up("DEBUG" if settings.log_level == "DEBUG" else "ERROR")
+    providers = Directory(settings)
     db = open_database(settings)
     try:
-        yield Installation(settings, db, read_catalogue(settings.plans_file))
+        yield Installation(settings, db, read_catalogue(settings.plans_file), providers)
     finally:
         await db.close()
 

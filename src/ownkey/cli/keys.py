@@ -13,8 +13,9 @@ from ownkey.cli.output import Json, show, warn
 from ownkey.cli.parameters import Org
 from ownkey.credentials import Secret
 from ownkey.errors import InvalidRequest
-from ownkey.providers import key_check, registry
+from ownkey.providers import registry
 from ownkey.providers.health import Health
+from ownkey.providers.provider import Provider
 from ownkey.vault import provider_keys
 
 app = App(name="keys", help="An organization's own provider keys.")
@@ -29,6 +30,9 @@ async def set_key(
     provider: ProviderSlug,
     /,
     *,
+    address: Annotated[
+        str, Parameter(help="For a provider whose host is the customer's: its resource, region or address.")
+    ] = "",
     unchecked: Annotated[bool, Parameter(help="Save the key without asking the provider about it.")] = False,
     json: Json = False,
 ) -> None:
@@ -36,24 +40,26 @@ async def set_key(
 
     The key is checked with the provider, without spending tokens. One that the provider rejects is not saved.
     """
-    company = registry.find(provider)
     async with installation() as here:
+        company = here.providers.connectable(provider)
+        place = here.providers.accept(company, address)
         _, actor = await here.organization(org)
-        secret = read_key()
+        secret = read_key(company, here.settings.google_token_url)
         looks = registry.advice(company, secret)
         health, said = Health.UNVERIFIED, ""
         if not unchecked:
-            base_url = here.settings.base_url(company.slug) or company.base_url
-            result = await key_check.check(company, base_url, secret)
+            result = await here.providers.check(company, place, secret)
             health, said = result.health, result.said
         if health.blocks_saving:
             raise InvalidRequest(f"{company.name} rejected this key, so it was not saved: {said} {looks or ''}")
-        key = await provider_keys.save(here.db, await here.keyring(), actor, company, secret, health, said)
+        keyring = await here.keyring()
+        key = await provider_keys.save(here.db, keyring, actor, company, secret, health, said, base_url=place)
     if health is Health.ACTIVE and (mistake := registry.mistaken(company, secret)):
         warn(mistake)
     elif health is not Health.ACTIVE:
         warn(f"{health.label}. {health.explanation} {said} {looks or ''}")
-    show({"id": key.id, "provider": key.provider, "preview": key.preview, "health": key.health.value}, json)
+    shown = {"id": key.id, "provider": key.provider, "preview": key.preview, "health": key.health.value}
+    show({**shown, "address": key.address} if company.address else shown, json)
 
 
 @app.command(name="list")
@@ -67,6 +73,7 @@ async def list_keys(org: Org, /, *, json: Json = False) -> None:
             {
                 "id": key.id,
                 "provider": key.provider,
+                "address": key.address,
                 "preview": key.preview,
                 "fingerprint": key.fingerprint,
                 "health": key.health.value,
@@ -84,22 +91,22 @@ async def list_keys(org: Org, /, *, json: Json = False) -> None:
 @app.command
 async def remove(org: Org, provider: ProviderSlug, /, *, json: Json = False) -> None:
     """Remove a key and destroy it; the organization's calls fall back to its allowance."""
-    company = registry.find(provider)
     async with installation() as here:
+        company = here.providers.find(provider)
         _, actor = await here.organization(org)
         await provider_keys.remove(here.db, actor, company.slug)
     show({"provider": company.slug, "removed": True}, json)
 
 
-def read_key() -> Secret:
+def read_key(provider: Provider, token_url: str) -> Secret:
     """The key on standard input, or typed unseen at a terminal. Raises ``InvalidRequest`` if it cannot be one."""
     if sys.stdin.isatty():
         try:
-            return provider_keys.clean(getpass("API key (not shown while you type): "))
+            return provider_keys.clean(getpass("API key (not shown while you type): "), provider, token_url)
         except EOFError:
             raise InvalidRequest("No API key was given.") from None
     given = sys.stdin.buffer.read(_LONGEST_INPUT)
     try:
-        return provider_keys.clean(given.decode())
+        return provider_keys.clean(given.decode(), provider, token_url)
     except UnicodeDecodeError:
         raise InvalidRequest("What came on standard input is not text, so it is no API key.") from None

@@ -13,7 +13,8 @@ import msgspec
 
 from ownkey.errors import InvalidRequest
 from ownkey.gateway import ceilings, estimates
-from ownkey.gateway.endpoints import Endpoint, find_endpoint
+from ownkey.gateway.dialects.bedrock_models import INVOKE, invoke_kind
+from ownkey.gateway.endpoints import Endpoint, find_endpoint, model_in_path
 from ownkey.gateway.media import Media, media_in
 from ownkey.gateway.multipart_fields import Part, only_value, read_form
 from ownkey.gateway.request_fields import (
@@ -22,6 +23,7 @@ from ownkey.gateway.request_fields import (
     LARGEST_LIMIT,
     MOST_CHOICES,
     NO_FORM,
+    STREAMS_UNLESS_TOLD,
     Body,
     decode_body,
     flag,
@@ -132,7 +134,7 @@ def _lowered(found: dict[str, msgspec.Raw], names: tuple[str, ...], limit: int) 
     lowered: dict[str, object] = {**found}
     present = [name for name in names if bytes(found.get(name, b"null")) != b"null"]
     for name in present:
-        if int(bytes(found[name])) > limit:
+        if not 0 <= int(bytes(found[name])) <= limit:  # a negative one stands for no limit
             lowered[name] = limit
     if not present:
         lowered[names[0]] = limit
@@ -141,22 +143,20 @@ def _lowered(found: dict[str, msgspec.Raw], names: tuple[str, ...], limit: int) 
 
 # A path that could be read as another one by whoever handles it next.
 _AMBIGUOUS = re.compile(r"[\\?#%\x00-\x20\x7f]|//|/\.{1,2}(/|$)")
-_GEMINI_MODEL = re.compile(r"/models/([^/]+):[A-Za-z]+$|/(tunedModels/[^/]+):[A-Za-z]+$")
-_DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/")
+_API_VERSION = re.compile(r"(?:^|&)api-version=([0-9]{4}-[0-9]{2}-[0-9]{2})")
 _JSON_KINDS = frozenset({*FORMS, "compact", "embeddings", "speech"}) - {"images"}
 _LONGEST_REMEMBERED = 500
 _USAGE_ON_REQUEST = ("chat", "completions")
 
 
 @lru_cache(2_048)
-def _located(provider: Provider, method: str, path: str) -> tuple[str, Endpoint, str]:
-    """The path with its escapes undone, the endpoint there, and the model that the path names."""
+def _located(provider: Provider, method: str, path: str) -> tuple[Endpoint, str]:
+    """The endpoint at a path, whose escapes are undone once, and the model that the path names."""
     plain = unquote(path, errors="replace") if "%" in path else path
     if not plain.startswith("/") or not plain.isascii() or _AMBIGUOUS.search(plain):
         raise InvalidRequest("The path is not a plain one: use the provider's own path, without '..' or '//'.")
     endpoint = find_endpoint(provider, method, plain)
-    found = _GEMINI_MODEL.search(plain) if endpoint.dialect.name == "gemini" else _DEPLOYMENT.search(plain)
-    return plain, endpoint, model_name(next(name for name in found.groups() if name)) if found else ""
+    return endpoint, model_name(model_in_path(provider, plain))
 
 
 def without_key(query: str) -> str:
@@ -174,7 +174,7 @@ def read_call(provider: Provider, method: str, path: str, query: str, headers: H
     """
     # What is long is not worth remembering.
     locate = _located if len(path) <= _LONGEST_REMEMBERED else _located.__wrapped__
-    plain, endpoint, model = locate(provider, method, path)
+    endpoint, model = locate(provider, method, path)
     content_type = ""
     for name, value in headers:
         if name == b"content-type":
@@ -193,15 +193,19 @@ def read_call(provider: Provider, method: str, path: str, query: str, headers: H
         _read_form(call)
     elif endpoint.kind == "unknown":
         with contextlib.suppress(InvalidRequest):  # what its members mean is the provider's business
-            _read_json(call, plain)
+            _read_json(call)
     elif body or endpoint.kind in _JSON_KINDS:
-        _read_json(call, plain)
+        _read_json(call)
     return call
 
 
-def _read_json(call: Call, path: str) -> None:
+def _read_json(call: Call) -> None:
     kind = call.endpoint.kind
     body = decode_body(kind, call.body)
+    if kind == INVOKE:
+        kind = invoke_kind(call.model, members(call.body))
+        call.endpoint = call.endpoint.of_kind(kind)
+        body = decode_body(kind, call.body)
     call.fields, call.may_have_media = body, refuse_repetitions(kind, call.body)
     form = FORMS.get(kind, NO_FORM)
     section = section_of(body, form)
@@ -210,19 +214,27 @@ def _read_json(call: Call, path: str) -> None:
     if kind == "completions":
         call.choices *= prompts(body.prompt)
     _read_model(call, body)
-    if call.endpoint.dialect.name == "gemini" and kind != "interactions":
-        call.stream = path.endswith(":streamGenerateContent")
+    if call.endpoint.streams is not None:
+        call.stream = call.endpoint.streams
     else:
-        call.stream = flag(body.stream, "stream")
+        call.stream = flag(body.stream, "stream") or (body.stream is None and kind in STREAMS_UNLESS_TOLD)
     if call.stream and kind in _USAGE_ON_REQUEST:
         options = body.stream_options
         if options is not None and not isinstance(options, dict):
             raise invalid("'stream_options' must be an object.", "stream_options")
-        call.reports_usage = not call.provider.asks_for_usage or (options or {}).get("include_usage") is True
+        asked = (options or {}).get("include_usage") is True
+        call.reports_usage = asked or not call.provider.asks_for_usage or _is_too_old_to_ask(call)
     if flag(body.background, "background") or (kind == "chat" and flag(body.deferred, "deferred")):
         call.endpoint = call.endpoint.postponed()
     if kind == "messages" and isinstance(body.thinking, dict) and type(body.thinking.get("budget_tokens")) is int:
         call.least_output = max(LEAST_OUTPUT, body.thinking["budget_tokens"] + 1)
+
+
+def _is_too_old_to_ask(call: Call) -> bool:
+    """Whether the request names a version of the API that refuses to be asked for usage."""
+    since = call.provider.usage_since
+    version = _API_VERSION.search(call.query) if since else None
+    return version is not None and version[1] < since
 
 
 def _read_model(call: Call, body: Body) -> None:

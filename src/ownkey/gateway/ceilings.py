@@ -7,6 +7,7 @@ the provider runs) is added. The figures are generous roundings of the providers
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 import msgspec
@@ -55,10 +56,13 @@ OUTPUT_BY_MODEL: tuple[tuple[str, int], ...] = (
     ("gemini-2.5", 65_536),
     ("gemini-3", 65_536),
 )
+# Bedrock's ids begin with a region and the model's maker: us.anthropic.claude-…
+_MAKERS = re.compile(r"^(?:[a-z0-9-]+\.)+(?=[a-z])")
 _OUTPUT_BY_KIND = {
     "embeddings": 0,
     "images": IMAGE_OUTPUT,
     "predict": IMAGE_OUTPUT,
+    "bedrock_images": IMAGE_OUTPUT,
     "speech": SPEECH_OUTPUT,
     "transcription": TRANSCRIPT_OUTPUT,
     "free": 0,
@@ -87,7 +91,7 @@ def output_maximum(kind: str, model: str, has_body: bool) -> int:
         return known
     if kind == "unknown" and not has_body:
         return OUTPUT_WITHOUT_BODY
-    name = model.rsplit("/", 1)[-1]
+    name = _MAKERS.sub("", model.rsplit("/", 1)[-1])
     fitting = [(len(prefix), tokens) for prefix, tokens in OUTPUT_BY_MODEL if name.startswith(prefix)]
     return max(fitting)[1] if fitting else DEFAULT_OUTPUT
 
@@ -99,7 +103,7 @@ def input_ceiling(kind: str, model: str, body: bytes, fields: Body, media: Media
         ceiling += TOOL_TOKENS
     if fields.prediction:
         ceiling += len(fields.prediction)  # what is rejected of it is billed as output
-    if _reads_more_than_it_shows(kind, fields):
+    if _reads_more_than_it_shows(kind, model, fields):
         # After each step of a tool that the provider runs, the conversation is read again.
         ceiling += FILE_TOKENS + len(body)
     return ceiling + _media_tokens(model, media) if media else ceiling
@@ -110,6 +114,7 @@ def _brings_instructions(model: str, fields: Body) -> bool:
     section = (fields.generationConfig or fields.generation_config) if isinstance(fields, SectionedBody) else None
     return bool(
         fields.tools
+        or fields.toolConfig
         or fields.functions
         or fields.response_format
         or fields.output_format
@@ -121,7 +126,7 @@ def _brings_instructions(model: str, fields: Body) -> bool:
     )
 
 
-def _reads_more_than_it_shows(kind: str, fields: Body) -> bool:
+def _reads_more_than_it_shows(kind: str, model: str, fields: Body) -> bool:
     """Whether the provider runs tools for this request, or adds content that it keeps."""
     return bool(
         fields.previous_response_id
@@ -135,6 +140,7 @@ def _reads_more_than_it_shows(kind: str, fields: Body) -> bool:
         or fields.search_parameters
         or fields.web_search_options is not None
         or (kind == "responses" and bytes(memoryview(fields.prompt)[:1]) == b"{")
+        or (kind == "converse" and ":prompt/" in model)
         or (fields.tools and _has_hosted_tool(fields.tools))
     )
 

@@ -18,7 +18,7 @@ from ownkey.gateway.relay import Relay
 from ownkey.ids import new_id
 from ownkey.metering.reservations import Caller
 from ownkey.providers.failures import message_of
-from ownkey.providers.registry import PROVIDERS, Provider
+from ownkey.providers.provider import Provider
 from ownkey.vault import provider_keys
 
 _JSON = (b"content-type", b"application/json")
@@ -113,7 +113,7 @@ async def _text(page: _Page, exchange: Exchange, first: bytes | None) -> AsyncGe
 
 async def _choose(relay: Relay, actor: Actor) -> Provider:
     own = {key.provider for key in await provider_keys.list_keys(relay.node.db, actor)}
-    able = [provider for provider in PROVIDERS.values() if provider.assistant_model]
+    able = [provider for provider in relay.node.providers.values() if provider.assistant_model]
     for provider in able:
         if provider.slug in own:
             return provider

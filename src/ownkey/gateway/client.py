@@ -86,7 +86,8 @@ class Delivery:
         elif not self.gone:
             self._write_held()
             if in_events:
-                self._client.write(b"\n\n" + self._call.endpoint.dialect.error_event(error, self._request_id))
+                dialect = self._call.endpoint.dialect
+                self._client.write(dialect.event_gap + dialect.error_event(error, self._request_id))
             self._client.flush()
             self._client.abort()
 

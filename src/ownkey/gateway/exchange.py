@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from ownkey.errors import Internal, OwnkeyError, ProviderFailed, ProviderTimedOut
+from ownkey.errors import Internal, OwnkeyError, ProviderFailed
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.call import Call
 from ownkey.gateway.client import Client, Delivery
@@ -23,7 +23,7 @@ from ownkey.gateway.watch import ReplyWatch
 from ownkey.metering.reservations import Admission, Caller, KeyRow
 from ownkey.metering.settlement import Outcome, Renew, Settle
 from ownkey.metering.usage import NOTHING_USED, BilledTo, Usage, charge
-from ownkey.providers.failures import Failure, classify
+from ownkey.providers.failures import Failure, classify, message_of
 from ownkey.providers.redaction import redact
 
 if TYPE_CHECKING:
@@ -104,15 +104,15 @@ class Exchange:
             self._release(self._relay.shutting_down())
             return
         try:
-            self._route = self._relay.route(self.call.provider, outcome)
+            route = self._route = self._relay.route(self.call.provider, outcome)
         except OwnkeyError as error:
             self._release(error)
             return
-        connection = self._relay.pool.idle(self._route.origin)
+        connection = self._relay.pool.idle(route.origin) if route.access is None or route.access.usable() else None
         if connection is not None:
             self._send(connection)
         else:
-            self._relay.pool.connect(self._route.origin, self._connected)
+            self._relay.reach(route, self._connected)
 
     # Forward
 
@@ -120,7 +120,7 @@ class Exchange:
         assert self._admission is not None
         admission = self._admission
         if isinstance(outcome, Exception):
-            self._release(ProviderTimedOut() if isinstance(outcome, TimeoutError) else ProviderFailed())
+            self._release(self._relay.unreached(self.call.provider, admission.key, outcome))
         elif admission.key is None:
             self._send_or_not(outcome)
         else:
@@ -203,7 +203,7 @@ class Exchange:
                 content_type = value.decode("latin-1")
             elif name == b"content-encoding":
                 content_encoding = value.decode("latin-1")
-        self._watch = ReplyWatch(self.call, content_type, content_encoding)
+        self._watch = ReplyWatch(self.call, content_type, content_encoding, headers)
         if "event-stream" not in content_type or content_encoding not in ("", "identity"):
             self._filter = None
         self._begin(status, headers, None if self._filter else length)
@@ -247,13 +247,12 @@ class Exchange:
         if not complete:
             return
         self._connection = None
-        body = redact(b"".join(self._error), self._route.secret)
+        body = redact(b"".join(self._error), *self._route.secrets)
         failure = classify(self.call.provider, self._status, body)
         own_key = self._admission.key
-        if own_key is not None and failure is not None:
-            self._relay.key_failed(own_key, failure, body)
+        self._relay.refused(self._route, own_key, failure, body)
         if failure is Failure.KEY_REJECTED:
-            error = key_rejected(self.call.provider, own_key is not None, body)
+            error = key_rejected(self.call.provider, own_key is not None, message_of(body))
             self._settle("refused", NOTHING_USED, lambda: self._refuse(error))
             return
         self._begin(self._status, self._reply_headers, len(body))
@@ -362,7 +361,8 @@ class Exchange:
         assert self._admission is not None
         assert self._route is not None
         block = header_rules.reply_block(headers, self.request_id, self._admission)
-        block = block.replace(self._route.secret.reveal().encode(), b"[redacted]")
+        for secret in self._route.secrets:
+            block = block.replace(secret.reveal().encode(), b"[redacted]")
         self._delivery.begin(status, block, length, None if self._admission.key else self._admission.remaining)
 
     def _deliver_end(self) -> None:

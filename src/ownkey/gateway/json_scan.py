@@ -26,7 +26,7 @@ _DEEPEST_WANTED = 4
 
 TEXT_MEMBERS = frozenset(
     b"text content value arguments input thinking reasoning reasoning_content partial_json refusal completion code "
-    b"transcript generated_text response delta tool_plan".split()
+    b"transcript generated_text response delta tool_plan generation outputText".split()
 )
 """Members whose string value is text that a model wrote, in any of the formats."""
 

@@ -24,11 +24,10 @@ from ownkey.gateway.exchange import Exchange
 from ownkey.gateway.relay import Relay
 from ownkey.ids import new_id
 from ownkey.metering.reservations import Caller
-from ownkey.providers.registry import PROVIDERS, Provider
+from ownkey.providers.provider import Provider
 
 log = structlog.get_logger(__name__)
 
-_BY_SEGMENT = {slug.encode(): provider for slug, provider in PROVIDERS.items()}
 _LARGEST_HEAD = 65_536
 _TOKEN_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 
@@ -229,7 +228,7 @@ class Listener(HttpToolsProtocol):
         """The head is whole: is it for the gateway?"""
         path, _, query = self.url.partition(b"?")
         segment, slash, _ = path[1:].partition(b"/")
-        provider = _BY_SEGMENT.get(segment) if path[:1] == b"/" and slash else None
+        provider = self.relay.by_segment.get(segment) if path[:1] == b"/" and slash else None
         if provider is None:
             url, headers, expects = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()

@@ -1,4 +1,4 @@
-"""The forms a reply can have, read piece by piece: events, a document, plain text or sound.
+"""The forms a reply can have, read piece by piece: events, frames, lines, a document, plain text or sound.
 
 Each reads a byte once and holds a bounded number of them, whatever a provider sends: of an event or a document
 beyond a megabyte only usage is kept (``json_scan``).
@@ -10,11 +10,13 @@ from ownkey.gateway import sse
 from ownkey.gateway.dialects.dialect import Dialect
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.estimates import BYTES_PER_AUDIO_TOKEN, BYTES_PER_TOKEN, tokens_of_text
+from ownkey.gateway.event_frames import CONTENT_TYPE, FrameCutter, FramesBroken, begins_frames
 from ownkey.gateway.json_scan import JsonScan
 
 MOST_HELD = 1_048_576
 _EVENT_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
-_ENOUGH_TO_TELL = 8
+_ENOUGH_TO_TELL = 12
+_NO_EVENT = (b":message-type\x07\x00\x09exception", b":message-type\x07\x00\x05error")
 
 
 class EventReader:
@@ -80,6 +82,99 @@ class EventReader:
         """About how many tokens the model wrote: one an event, or one for four bytes, whichever is more."""
         large = self._large.text_bytes if self._large is not None else 0
         return max(self._deltas, tokens_of_text(self._text_bytes + large))
+
+
+class LineReader:
+    """Reads one JSON document a line, as Ollama and Cohere's first version stream them."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.reported: Reported | None = None
+        self.failed = False
+        self._dialect = dialect
+        self._rest = b""
+        self._lines = 0
+        self._text_bytes = 0
+        self.between_events = True
+        """Whether a line of ours can follow."""
+
+    def take(self, data: bytes) -> None:
+        """The next bytes. Of a line too large to hold, what follows its first megabyte is read as lines again."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for line in whole:
+            self._read(line)
+        self.between_events = not self._rest
+        if len(self._rest) > MOST_HELD:
+            self.end()
+
+    def end(self) -> None:
+        """The reply is over: a line without its end is read too, as far as it goes."""
+        rest, self._rest = self._rest, b""
+        self._read(rest)
+
+    def _read(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        dialect = self._dialect
+        written = dialect.emitted(line)
+        if written:
+            self._lines += 1
+            self._text_bytes += written
+        elif b'"error"' in line and dialect.is_error(line):
+            self.failed = True
+        if dialect.mentions_usage(line):
+            self.reported = dialect.merged(self.reported, dialect.reported_in_body(line))
+
+    def output_tokens(self) -> int:
+        """About how many tokens the model wrote: one a line, or one for four bytes, whichever is more."""
+        return max(self._lines, tokens_of_text(self._text_bytes))
+
+
+class FrameReader:
+    """Reads the frames of an AWS event stream; what stops being frames is counted by its bytes from there on."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.reported: Reported | None = None
+        self.failed = False
+        self._dialect = dialect
+        self._cutter: FrameCutter | None = FrameCutter(MOST_HELD)
+        self._deltas = 0
+        self._text_bytes = 0
+
+    @property
+    def between_events(self) -> bool:
+        """Whether a frame of ours can follow."""
+        return self._cutter is not None and self._cutter.between_frames
+
+    def take(self, data: bytes) -> None:
+        """The next bytes."""
+        if self._cutter is None:
+            self._text_bytes += len(data)
+            return
+        try:
+            for headers, payload in self._cutter.take(data):
+                self._read(headers, payload)
+        except FramesBroken:
+            self._cutter = None
+            self._text_bytes += len(data)
+
+    def end(self) -> None:
+        """The stream is over; a frame that is not whole says nothing."""
+
+    def _read(self, headers: bytes, payload: bytes) -> None:
+        if any(mark in headers for mark in _NO_EVENT):
+            self.failed = True
+            return
+        dialect = self._dialect
+        written = dialect.emitted(payload)
+        if written:
+            self._deltas += 1
+            self._text_bytes += written
+        if dialect.mentions_usage(payload):
+            self.reported = dialect.merged(self.reported, dialect.reported_in_body(payload))
+
+    def output_tokens(self) -> int:
+        """About how many tokens the model wrote: one a frame, or one for four bytes, whichever is more."""
+        return max(self._deltas, tokens_of_text(self._text_bytes))
 
 
 class DocumentReader:
@@ -149,7 +244,7 @@ class SoundReader(TextReader):
     bytes_per_token = BYTES_PER_AUDIO_TOKEN
 
 
-Reader = EventReader | DocumentReader | TextReader
+Reader = EventReader | FrameReader | LineReader | DocumentReader | TextReader
 
 
 def form_of(content_type: str, beginning: bytes, *, more_may_come: bool) -> type[Reader] | None:
@@ -157,6 +252,10 @@ def form_of(content_type: str, beginning: bytes, *, more_may_come: bool) -> type
 
     Some providers send events as ``application/json`` or without a type. None: not enough bytes to tell yet.
     """
+    if CONTENT_TYPE in content_type:
+        return FrameReader
+    if "ndjson" in content_type or "stream+json" in content_type:
+        return LineReader
     start = beginning[:256].removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] in (b"{", b"["):
         return DocumentReader
@@ -164,6 +263,8 @@ def form_of(content_type: str, beginning: bytes, *, more_may_come: bool) -> type
         return EventReader
     if more_may_come and len(start) < _ENOUGH_TO_TELL:
         return None
+    if beginning[:1] == b"\0" and begins_frames(beginning):
+        return FrameReader
     if "event-stream" in content_type:
         return EventReader
     if content_type.startswith("text/") or "subrip" in content_type or not content_type:

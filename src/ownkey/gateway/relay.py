@@ -9,17 +9,19 @@ from typing import Any
 
 import structlog
 
-from ownkey.errors import OwnkeyError, ProviderTimedOut, Unavailable
+from ownkey.errors import OwnkeyError, ProviderFailed, ProviderTimedOut, Unavailable
 from ownkey.gateway.exchange import Exchange
 from ownkey.gateway.metrics import Metrics
-from ownkey.gateway.routing import Route, Router
-from ownkey.gateway.upstream import Pool
+from ownkey.gateway.routing import Route, Router, key_rejected
+from ownkey.gateway.upstream import Connection, Pool
 from ownkey.metering.reservations import Admission, KeyRow
 from ownkey.metering.writer import Writer
 from ownkey.node import Node
+from ownkey.providers.addresses import HostForbidden
 from ownkey.providers.failures import Failure, message_of
 from ownkey.providers.health import Health
 from ownkey.providers.provider import Provider
+from ownkey.providers.service_account import TokenRefused
 from ownkey.vault import provider_keys
 
 log = structlog.get_logger(__name__)
@@ -43,7 +45,9 @@ class Relay:
         self.node = node
         self.writer = writer
         self.pool = Pool(node.settings.connect_timeout)
-        self.router = Router(node.settings, node.keyring, self.pool)
+        self.router = Router(node.settings, node.keyring, node.providers, self.pool)
+        # What the first segment of a gateway path stands for.
+        self.by_segment = {slug.encode(): provider for slug, provider in node.providers.items()}
         self.metrics = Metrics()
         self.active: dict[str, Exchange] = {}
         self.stopping = False
@@ -97,17 +101,42 @@ class Relay:
                 self._write(provider_keys.note_broken(self.node.db, provider_keys.SealedKey(*admission.key)))
             raise
 
+    def reach(self, route: Route, done: Callable[[Connection | Exception], None]) -> None:
+        """Open a connection, after waiting for an access token where there is none; ``done`` gets what ``Pool`` gives,
+        or ``TokenRefused`` or ``TokenServiceFailed``."""
+        if route.access is None or route.access.usable():
+            self.pool.connect(route.origin, done)
+        else:
+            route.access.wait(lambda error: done(error) if error else self.pool.connect(route.origin, done))
+
+    def unreached(self, provider: Provider, key: KeyRow | None, error: Exception) -> OwnkeyError:
+        """What the caller is told when a call could not be sent."""
+        if isinstance(error, TokenRefused):
+            if key is not None:
+                self.key_failed(key, Failure.KEY_REJECTED, str(error))
+            return key_rejected(provider, key is not None, str(error))
+        if isinstance(error, HostForbidden):
+            return ProviderFailed(f"The provider key cannot be used. {error}.")
+        return ProviderTimedOut() if isinstance(error, TimeoutError) else ProviderFailed()
+
     def key_worked(self, key: KeyRow | None) -> None:
         """An own key served a call."""
         assert key is not None
         self._used[key.id] = time.time()
         self._note(key, Health.ACTIVE, "")
 
-    def key_failed(self, key: KeyRow, failure: Failure, body: bytes) -> None:
+    def refused(self, route: Route, key: KeyRow | None, failure: Failure | None, body: bytes) -> None:
+        """A provider answered with an error; ``body`` is redacted already."""
+        if failure is Failure.KEY_REJECTED and route.access is not None:
+            route.access.forget()
+        if key is not None and failure is not None:
+            self.key_failed(key, failure, message_of(body))
+
+    def key_failed(self, key: KeyRow, failure: Failure, said: str) -> None:
         """An own key was refused, or its provider failed: what people see of the key's health follows."""
         health = _HEALTH_AFTER.get(failure)
         if health is not None:
-            self._note(key, health, message_of(body))
+            self._note(key, health, said)
 
     def used_keys(self) -> Mapping[str, float]:
         """Which keys served a call since this was last asked, and when (seconds since 1970)."""

@@ -47,11 +47,27 @@ FORMS: Mapping[str, Form] = {
     "interactions": Form(("max_output_tokens", "maxOutputTokens"), (), ("generation_config", "generationConfig")),
     "images": Form((), ("n",)),
     "predict": Form((), ("sampleCount", "sample_count"), ("parameters",)),
+    # Bedrock: Converse, and the bodies that Invoke takes (``bedrock_models``).
+    "converse": Form(("maxTokens",), (), ("inferenceConfig",)),
+    "nova": Form(("maxTokens", "max_new_tokens"), (), ("inferenceConfig",)),
+    "titan": Form(("maxTokenCount",), (), ("textGenerationConfig",)),
+    "llama": Form(("max_gen_len",)),
+    "jurassic": Form(("maxTokens",), ("numResults",)),
+    "bedrock_images": Form((), ("numberOfImages",), ("imageGenerationConfig",)),
+    # A chat in OpenAI's form that takes no ``stream_options``.
+    "raw_chat": Form(("max_tokens", "max_completion_tokens"), ("n",)),
+    "cohere_chat": Form(("max_tokens",)),
+    "cohere_generate": Form(("max_tokens",), ("num_generations",)),
+    "ollama": Form(("num_predict",), (), ("options",)),
 }
 NO_FORM = Form()
 
 # Imagen makes four images unless told otherwise.
 DEFAULT_CHOICES = {"predict": 4}
+
+# Ollama streams unless it is told not to, and its limit may be "as much as there is".
+STREAMS_UNLESS_TOLD = frozenset({"ollama"})
+_UNLIMITED = {"num_predict": (-1, -2)}
 
 _COMMON = ("model", "stream", "stream_options", "background", "deferred")
 _MEDIA = ("image", "input_", "inline", "file", "audio", "video", "document", "item_ref")
@@ -85,6 +101,14 @@ class Section(msgspec.Struct):
     candidate_count: Any = None
     sampleCount: Any = None
     sample_count: Any = None
+    maxTokens: Any = None
+    max_new_tokens: Any = None
+    maxTokenCount: Any = None
+    max_gen_len: Any = None
+    numResults: Any = None
+    numberOfImages: Any = None
+    num_generations: Any = None
+    num_predict: Any = None
     responseSchema: msgspec.Raw = _NOTHING
     responseJsonSchema: msgspec.Raw = _NOTHING
 
@@ -103,6 +127,7 @@ class Body(Section):
     prediction: msgspec.Raw = _NOTHING
     # What the provider adds instructions for.
     tools: msgspec.Raw = _NOTHING
+    toolConfig: msgspec.Raw = _NOTHING
     functions: msgspec.Raw = _NOTHING
     response_format: msgspec.Raw = _NOTHING
     output_format: msgspec.Raw = _NOTHING
@@ -123,11 +148,15 @@ class Body(Section):
 
 
 class SectionedBody(Body):
-    """The top of a request body whose limits stand in an object of their own (Gemini's)."""
+    """The top of a request body whose limits stand in an object of their own (Gemini's, Amazon's, Ollama's)."""
 
     generationConfig: Section | None = None
     generation_config: Section | None = None
     parameters: Section | None = None
+    inferenceConfig: Section | None = None
+    textGenerationConfig: Section | None = None
+    imageGenerationConfig: Section | None = None
+    options: Section | None = None
 
 
 _bodies = msgspec.json.Decoder(Body)
@@ -230,14 +259,14 @@ def _refuse_twice(names: list[str], acted_on: Iterable[str]) -> None:
 
 
 def one_of(section: Section, names: tuple[str, ...], largest: int) -> int | None:
-    """The largest of several members that say the same, each checked; None if there is none.
+    """The largest of several members that say the same, each checked; None if there is none, or no limit.
 
     Raises ``InvalidRequest`` for anything but a whole number from 1 to ``largest``.
     """
     found: int | None = None
     for name in names:
         value = getattr(section, name)
-        if value is None:
+        if value is None or value in _UNLIMITED.get(name, ()):
             continue
         if type(value) is not int or not 1 <= value <= largest:
             raise invalid(f"{name!r} must be a whole number from 1 to {largest:,}.", name)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from ownkey.credentials import Secret
 from ownkey.errors import OwnkeyError, ProviderFailed, ProviderKeyRejected, ProviderNotAvailable
+from ownkey.gateway.access_tokens import AccessTokens
 from ownkey.gateway.call import Call
 from ownkey.gateway.upstream import Origin, Pool
 from ownkey.metering.reservations import Admission, Admit, Caller, KeyRow
-from ownkey.providers.failures import message_of
-from ownkey.providers.registry import Provider
+from ownkey.providers.addresses import AddressRefused
+from ownkey.providers.directory import Directory
+from ownkey.providers.provider import Provider
+from ownkey.providers.service_account import ServiceAccount
 from ownkey.settings import Settings
 from ownkey.vault import provider_keys
 from ownkey.vault.keyring import KeyRing
@@ -70,12 +74,12 @@ def admission_request(call: Call, caller: Caller, request_id: str, has_platform_
     )
 
 
-def key_rejected(provider: Provider, own_key: bool, body: bytes) -> OwnkeyError:
-    """The caller's error when a provider refused the key: whose it was decides. ``body`` is redacted already."""
+def key_rejected(provider: Provider, own_key: bool, said: str) -> OwnkeyError:
+    """The caller's error when a provider refused the key: whose it was decides. ``said`` is redacted already."""
     if own_key:
         return ProviderKeyRejected(
             f"{provider.name} refused your organization's API key. An admin can update it under Settings → "
-            f"Integrations. {provider.name} said: {message_of(body)}",
+            f"Integrations. {provider.name} said: {said}",
             detail={"provider": provider.slug},
         )
     # The caller can do nothing about the operator's key, and must not take it for their own.
@@ -83,21 +87,27 @@ def key_rejected(provider: Provider, own_key: bool, body: bytes) -> OwnkeyError:
     return ProviderFailed(f"{provider.name} could not serve this request. The people who run this service were told.")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class Route:
-    """Where a call goes and the credential line it carries there; prints nothing, because that is a secret."""
+    """Where a call goes and the credential line it carries there; prints nothing, because that is a secret.
+
+    ``secrets`` must not be in anything that comes back. With ``access`` the line is that of the newest access token,
+    and empty before the first.
+    """
 
     origin: Origin
     credential: bytes
-    secret: Secret
+    secrets: Sequence[Secret]
+    access: AccessTokens | None = None
 
 
 class Router:
     """Routes calls. Opened keys are kept under their whole row: neither a new nor a tampered one finds an old one."""
 
-    def __init__(self, settings: Settings, keyring: KeyRing, pool: Pool) -> None:
+    def __init__(self, settings: Settings, keyring: KeyRing, providers: Directory, pool: Pool) -> None:
         self._settings = settings
         self._keyring = keyring
+        self._providers = providers
         self._pool = pool
         self._opened: OrderedDict[KeyRow, Route] = OrderedDict()
         self._platform: dict[str, Route | None] = {}
@@ -107,7 +117,11 @@ class Router:
         return self._platform_route(provider) is not None
 
     def route(self, provider: Provider, admission: Admission) -> Route:
-        """The route of an admitted call. Raises ``Unavailable`` if the own key cannot be opened: no other is used."""
+        """The route of an admitted call.
+
+        Raises ``Unavailable`` if the own key cannot be opened, and ``ProviderFailed`` if its address is not allowed:
+        no other is used.
+        """
         if admission.key is not None:
             return self._own_route(provider, admission.key)
         route = self._platform_route(provider)
@@ -126,11 +140,34 @@ class Router:
 
     def _platform_route(self, provider: Provider) -> Route | None:
         if provider.slug not in self._platform:
-            secret = self._settings.platform_key(provider.slug)
+            secret = self._providers.platform_key(provider)
             self._platform[provider.slug] = self._build(provider, "", secret) if secret else None
         return self._platform[provider.slug]
 
-    def _build(self, provider: Provider, base_url: str, secret: Secret) -> Route:
-        url = base_url or self._settings.base_url(provider.slug) or provider.base_url
-        line = f"{provider.credential_header}: {provider.credential_prefix}{secret.reveal()}\r\n"
-        return Route(self._pool.origin(url), line.encode(), secret)
+    def _build(self, provider: Provider, address: str, secret: Secret) -> Route:
+        try:
+            guard = self._providers.guard_for(provider, address)
+            origin = self._pool.origin(address or self._providers.usual_address(provider), guard)
+        except (AddressRefused, ValueError) as error:
+            reason = error if isinstance(error, AddressRefused) else f"{provider.name} has no usable address here."
+            raise ProviderFailed(f"The provider key cannot be used. {reason}") from error
+        if provider.credential == "service_account":
+            return self._with_access_tokens(provider, origin, secret)
+        return Route(origin, _line(provider, secret), (secret,) if secret.reveal() else ())
+
+    def _with_access_tokens(self, provider: Provider, origin: Origin, secret: Secret) -> Route:
+        token_url = self._settings.google_token_url
+        account = ServiceAccount.read(secret.reveal(), token_url)
+        route = Route(origin, b"", (secret, *account.secrets))
+
+        def put(token: Secret, before: Secret | None) -> None:
+            route.credential = _line(provider, token)
+            route.secrets = (secret, *account.secrets, token, *([before] if before else []))
+
+        route.access = AccessTokens(account, token_url, self._settings.connect_timeout, put)
+        return route
+
+
+def _line(provider: Provider, secret: Secret) -> bytes:
+    text = secret.reveal()
+    return f"{provider.credential_header}: {provider.credential_prefix}{text}\r\n".encode() if text else b""

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import certifi
 import httptools
+
+from ownkey.providers.addresses import Guard
+from ownkey.providers.outbound import tls_context
 
 _MOST_IDLE = 512
 # Seconds after which an unused connection is not trusted any more.
@@ -35,11 +37,14 @@ class Receiver(Protocol):
 
 
 class Origin:
-    """Scheme, host and port of a provider, with the connections that are idle there."""
+    """Scheme, host and port of a provider, with the connections that are idle there.
 
-    __slots__ = ("host", "host_header", "idle", "port", "prefix", "tls")
+    The ``guard`` of an address that an organization gave resolves its name for each connection.
+    """
 
-    def __init__(self, url: str) -> None:
+    __slots__ = ("guard", "host", "host_header", "idle", "port", "prefix", "tls")
+
+    def __init__(self, url: str, guard: Guard | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not an address such as https://host")
@@ -48,6 +53,7 @@ class Origin:
         self.port = parts.port or (443 if self.tls else 80)
         self.prefix = parts.path.rstrip("/")
         self.host_header = parts.netloc.rpartition("@")[2]
+        self.guard = guard
         self.idle: list[Connection] = []
 
 
@@ -190,18 +196,19 @@ class Pool:
 
     def __init__(self, connect_timeout: float) -> None:
         self._timeout = connect_timeout
-        self._origins: dict[str, Origin] = {}
+        self._origins: dict[tuple[str, Guard | None], Origin] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tls = ssl.create_default_context()
-        if not self._tls.get_ca_certs():  # a machine without a certificate store
-            self._tls.load_verify_locations(certifi.where())
+        self._tls = tls_context()
         self._tls.set_alpn_protocols(["http/1.1"])
 
-    def origin(self, url: str) -> Origin:
-        """The origin of an address, the same one each time. Raises ``ValueError`` for what is no http address."""
-        origin = self._origins.get(url)
+    def origin(self, url: str, guard: Guard | None = None) -> Origin:
+        """The origin of an address, the same one each time. Raises ``ValueError`` for what is no http address.
+
+        With and without a guard are two: no call takes a connection that was made by weaker rules.
+        """
+        origin = self._origins.get((url, guard))
         if origin is None:
-            origin = self._origins[url] = Origin(url)
+            origin = self._origins[url, guard] = Origin(url, guard)
         return origin
 
     def idle(self, origin: Origin) -> Connection | None:
@@ -222,7 +229,7 @@ class Pool:
                 origin.idle.pop(0).close()
 
     def connect(self, origin: Origin, done: Callable[[Connection | Exception], None]) -> None:
-        """Open a connection; ``done`` gets it, or ``TimeoutError`` or ``OSError``."""
+        """Open a connection; ``done`` gets it, or ``TimeoutError`` or ``OSError`` (``HostForbidden`` among them)."""
         task = asyncio.get_running_loop().create_task(self._connect(origin, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -242,13 +249,34 @@ class Pool:
                 origin.idle.pop().close()
 
     async def _connect(self, origin: Origin, done: Callable[[Connection | Exception], None]) -> None:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(origin), origin.host, origin.port, ssl=self._tls if origin.tls else None
-                )
+                connection = await (self._open(origin, origin.host) if origin.guard is None else self._guarded(origin))
         except Exception as error:  # also a host name that cannot be one
             done(error)
         else:
             done(connection)
+
+    async def _guarded(self, origin: Origin) -> Connection:
+        """Resolve the name once, and connect to what was found and judged."""
+        assert origin.guard is not None
+        failure: OSError = OSError(f"{origin.host} has no address")
+        for address in await origin.guard.resolve(origin.host, origin.port):
+            try:
+                return await self._open(origin, address)
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                failure = error
+        raise failure
+
+    async def _open(self, origin: Origin, address: str) -> Connection:
+        """Connect to an address; the certificate must be that of the origin's host."""
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(origin),
+            address,
+            origin.port,
+            ssl=self._tls if origin.tls else None,
+            server_hostname=origin.host if origin.tls else None,
+        )
+        return connection

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from ownkey.gateway import estimates, sse
 from ownkey.gateway.call import Call
+from ownkey.gateway.dialects.dialect import Headers
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.inflate import Inflater
-from ownkey.gateway.readers import DocumentReader, EventReader, Reader, TextReader, form_of
+from ownkey.gateway.readers import DocumentReader, EventReader, FrameReader, LineReader, Reader, TextReader, form_of
 from ownkey.metering.usage import NOTHING_USED, Usage
 
 _MOST_UNREAD = 262_144
 _MOST_PIECES = 4_096
-_PICTURES = ("images", "predict")
+_PICTURES = ("images", "predict", "bedrock_images")
 
 
 class ReplyWatch:
     """Reads usage from one reply while its bytes pass."""
 
-    __slots__ = ("_call", "_content_type", "_inflater", "_most", "_pieces", "_reader", "_unread")
+    __slots__ = ("_call", "_content_type", "_in_head", "_inflater", "_most", "_pieces", "_reader", "_unread")
 
-    def __init__(self, call: Call, content_type: str, content_encoding: str) -> None:
+    def __init__(self, call: Call, content_type: str, content_encoding: str, headers: Headers = ()) -> None:
         self._call = call
         self._content_type = content_type
         self._pieces: list[bytes] = []
@@ -31,6 +32,7 @@ class ReplyWatch:
         self._most = 0
         self._inflater: Inflater | None = None
         self._reader: Reader | None = None
+        self._in_head = call.endpoint.dialect.reported_in_headers(headers)
         if content_encoding:
             encoding = content_encoding.strip().lower()
             if encoding in ("gzip", "x-gzip", "deflate"):
@@ -54,8 +56,11 @@ class ReplyWatch:
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether the reply is server-sent events, so that an error of ours can be one event more."""
-        return "event-stream" in self._content_type.lower()
+        """Whether the reply is events to which one of ours, an error, can be added where it is now."""
+        if "event-stream" in self._content_type.lower():
+            return True
+        self._read()
+        return isinstance(self._reader, FrameReader | LineReader) and self._reader.between_events
 
     @property
     def provider_failed(self) -> bool:
@@ -77,16 +82,22 @@ class ReplyWatch:
         call = self._call
         if not call.endpoint.generates:
             return NOTHING_USED
-        reported = self._at_a_glance()
+        if self._in_head is not None and self._is_exact(self._in_head, finished):
+            return self._in_head.usage()
+        reported = self._with_head(self._at_a_glance())
         if reported is not None and self._is_exact(reported, finished):
             return reported.usage()
         self._read(more_may_come=False)
         if self._reader is not None:
             self._reader.end()
-            reported = self._reader.reported
+            reported = self._with_head(self._reader.reported)
         if reported is not None and self._is_exact(reported, finished):
             return reported.usage()
         return self._estimate(reported, finished)
+
+    def _with_head(self, reported: Reported | None) -> Reported | None:
+        """A report of the body, completed by what the head says."""
+        return reported if self._in_head is None else self._call.endpoint.dialect.merged(reported, self._in_head)
 
     def _at_a_glance(self) -> Reported | None:
         """What the reply reports, if none of it was read so far: then only the place where usage stands is."""

@@ -9,12 +9,14 @@ import httpx
 import msgspec
 
 from ownkey.credentials import Secret
+from ownkey.errors import InvalidRequest
+from ownkey.providers import outbound, service_account
+from ownkey.providers.addresses import AddressRefused, Guard, HostForbidden
 from ownkey.providers.failures import Failure, classify, message_of
 from ownkey.providers.health import Health
 from ownkey.providers.provider import KeyCheck, Provider
 from ownkey.providers.redaction import redact_text
-
-_MOST_BYTES = 65_536
+from ownkey.providers.service_account import ServiceAccount, TokenRefused, TokenServiceFailed
 
 _HEALTH = {
     Failure.KEY_REJECTED: Health.REJECTED,
@@ -76,25 +78,22 @@ def judge(provider: Provider, status: int, body: bytes) -> KeyCheckResult:
     return KeyCheckResult(by_status or _HEALTH[failure], said)
 
 
-async def _ask(provider: Provider, base_url: str, secret: Secret) -> tuple[int, bytes]:
-    """Status and the first 64 KiB of the answer."""
-    check = provider.check
-    headers = {
-        "accept": "application/json",
-        "accept-encoding": "identity",
-        **check.headers,
-        provider.credential_header: provider.credential_prefix + secret.reveal(),
-    }
-    async with (
-        httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=None) as client,  # noqa: S113 – check() has it
-        client.stream(check.method, base_url.rstrip("/") + check.path, headers=headers) as reply,
-    ):
-        body = b""
-        async for piece in reply.aiter_raw():
-            body += piece
-            if len(body) >= _MOST_BYTES:
-                break
-        return reply.status_code, body[:_MOST_BYTES]
+async def _ask(
+    provider: Provider, base_url: str, secret: Secret, guard: Guard | None, token_url: str
+) -> KeyCheckResult:
+    text = secret.reveal()
+    if provider.credential == "service_account":
+        token = await service_account.fetch(ServiceAccount.read(text, token_url), token_url)
+        if not provider.check.path:
+            return KeyCheckResult(Health.ACTIVE, "Google accepted the service account key.")
+        text = token.secret.reveal()
+    headers = {"accept": "application/json", "accept-encoding": "identity", **provider.check.headers}
+    if text:
+        headers[provider.credential_header] = provider.credential_prefix + text
+    url = base_url.rstrip("/") + provider.check.path
+    status, body = await outbound.ask(provider.check.method, url, headers, guard=guard)
+    result = judge(provider, status, body)
+    return KeyCheckResult(result.health, redact_text(result.said, Secret(text)))
 
 
 async def check(
@@ -102,22 +101,32 @@ async def check(
     base_url: str,
     secret: Secret,
     *,
+    guard: Guard | None = None,
+    token_url: str = service_account.TOKEN_URL,
     timeout: float = 10.0,  # noqa: ASYNC109 – a person waits for the page: part of what this promises
 ) -> KeyCheckResult:
     """Ask ``provider`` at ``base_url`` about a key; takes at most ``timeout`` seconds and spends no token.
 
     Never raises for what the provider answers or fails to answer. Redirects are not followed and proxies of the
-    environment are ignored, so the key goes to that address only.
+    environment are ignored, so the key goes to that address only. An address from an organization comes with a
+    ``guard``; raises ``AddressRefused`` when its name leads where no key may go. A service account's key goes nowhere:
+    it signs a request to ``token_url``, and the token that this gives is sent.
     """
-    if not _sendable(secret.reveal()):
+    text = secret.reveal()
+    if provider.credential == "key" and not _sendable(text) and (text or not provider.key_optional):
         return KeyCheckResult(Health.REJECTED, "This key has characters that no key has, so it was not sent anywhere.")
     try:
         async with asyncio.timeout(timeout):
-            status, body = await _ask(provider, base_url, secret)
+            result = await _ask(provider, base_url, secret, guard, token_url)
     except TimeoutError:
         return KeyCheckResult(Health.UNREACHABLE, f"{provider.name} did not answer within {timeout:g} seconds.")
+    except HostForbidden as error:
+        raise AddressRefused(f"{error}.") from None
+    except (TokenRefused, InvalidRequest) as error:
+        return KeyCheckResult(Health.REJECTED, str(error))
+    except TokenServiceFailed as error:
+        return KeyCheckResult(Health.UNREACHABLE, str(error))
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         reason = redact_text(f"{type(error).__name__}: {error}"[:300], secret)
         return KeyCheckResult(Health.UNREACHABLE, f"{provider.name} could not be reached ({reason}).")
-    result = judge(provider, status, body)
     return KeyCheckResult(result.health, redact_text(result.said, secret))

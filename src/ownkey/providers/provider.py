@@ -10,7 +10,7 @@ from typing import Literal
 
 from ownkey.providers.health import Health
 
-DialectName = Literal["openai", "anthropic", "gemini"]
+DialectName = Literal["openai", "anthropic", "gemini", "bedrock"]
 
 
 class Capability(StrEnum):
@@ -41,7 +41,8 @@ class KeyCheck:
 
     ``verdicts`` holds this provider's exceptions to the common reading of a status (see ``key_check``).
     ``empty_when`` names a member of the answer and the value by which a good key tells that its account has
-    no credit left, as ``("data.limit_remaining", 0)``.
+    no credit left, as ``("data.limit_remaining", 0)``. An empty ``path``: getting an access token is the whole check,
+    which only a service account has.
     """
 
     path: str
@@ -51,14 +52,42 @@ class KeyCheck:
     empty_when: tuple[str, object] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What to ask a person for when the host of a provider belongs to the customer.
+
+    ``label`` names the field, as "Resource" or "Region"; ``example`` stands in it in grey; ``hint`` says where the
+    answer is found. A short form that ``pattern`` matches wholly becomes an https address by ``template``, whose
+    ``{}`` it replaces, unless ``exceptions`` has an address of its own for it. With ``whole`` an address in full,
+    ``https://…``, may be given instead. ``domains`` are the provider's own: a host equal to or below one of them needs
+    no approval by the operator; any other has to stand in ``OWNKEY_ALLOWED_HOSTS``.
+    """
+
+    label: str
+    example: str
+    hint: str = ""
+    pattern: re.Pattern[str] | None = None
+    template: str = ""
+    exceptions: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = False
+    domains: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Provider:
     """One AI company. A row is itself and nothing else, so two are equal only if they are the same row.
 
     ``base_url`` is scheme and host only: everything after ``/<slug>`` in a gateway path is the provider's own
-    path. ``api_roots`` are the prefixes below which its API lives, the usual one first; they tell known
-    endpoints from unknown ones. ``asks_for_usage`` says that a chat stream carries usage only when the request
-    has ``stream_options.include_usage``. ``chat_limit`` is the field that caps the output of a chat.
+    path. With an ``address`` the host is the customer's and comes with the key; ``base_url`` is then what counts
+    when none is given, and empty if one must be. ``api_roots`` are the prefixes below which its API lives, the usual
+    one first; they tell known endpoints from unknown ones. ``asks_for_usage`` says that a chat stream carries usage
+    only when the request has ``stream_options.include_usage``; ``usage_since`` is the earliest ``api-version`` of a
+    query that knows this member. ``chat_limit`` is the field that caps the output of a chat.
+
+    The credential goes into ``credential_header`` after ``credential_prefix``. With ``credential`` ``key`` it is what
+    was stored; with ``service_account`` that is a service account's JSON document, and what is sent is the access
+    token which Google gives for it. ``key_optional``: the provider may ask for no credential at all.
+    ``own_keys``: organizations may connect keys of their own.
     """
 
     slug: str
@@ -70,10 +99,15 @@ class Provider:
     api_roots: tuple[str, ...] = ("/v1",)
     credential_header: str = "authorization"
     credential_prefix: str = "Bearer "
+    credential: Literal["key", "service_account"] = "key"
+    key_optional: bool = False
+    own_keys: bool = True
+    address: Address | None = None
     key_hints: tuple[KeyHint, ...] = ()
     assistant_model: str | None = None
     capabilities: tuple[Capability, ...] = (Capability.TEXT,)
     asks_for_usage: bool = True
+    usage_since: str = ""
     chat_limit: Literal["max_completion_tokens", "max_tokens"] = "max_tokens"
 
     @property

@@ -52,12 +52,18 @@ def _forms(secret: Secret) -> set[bytes]:
     return forms
 
 
-def redact(data: bytes, secret: Secret) -> bytes:
-    """``data`` with the key replaced by ``[redacted]``: as it is, JSON-escaped, URL-encoded, in hex or base64.
+def redact(data: bytes, *secrets: Secret) -> bytes:
+    """``data`` with each key replaced by ``[redacted]``: as it is, JSON-escaped, URL-encoded, in hex or base64.
 
     A provider's own masking of the key (``sk-…****abcd``) is replaced too: its last characters are nobody's
-    business. Text that does not hold the key comes back as it came.
+    business. Text that does not hold a key comes back as it came.
     """
+    for secret in secrets:
+        data = _without(data, secret)
+    return data
+
+
+def _without(data: bytes, secret: Secret) -> bytes:
     text = secret.reveal()
     if len(text) < _SHORTEST:
         return data
@@ -79,6 +85,6 @@ def redact(data: bytes, secret: Secret) -> bytes:
     return data
 
 
-def redact_text(text: str, secret: Secret) -> str:
+def redact_text(text: str, *secrets: Secret) -> str:
     """``redact`` for text: what people are shown of a provider's answer."""
-    return redact(text.encode("utf-8", "surrogatepass"), secret).decode("utf-8", "replace")
+    return redact(text.encode("utf-8", "surrogatepass"), *secrets).decode("utf-8", "replace")

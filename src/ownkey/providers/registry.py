@@ -13,7 +13,7 @@ from types import MappingProxyType
 from ownkey.credentials import Secret
 from ownkey.errors import NotFound
 from ownkey.providers.health import Health
-from ownkey.providers.provider import Capability, KeyCheck, KeyHint, Provider
+from ownkey.providers.provider import Address, Capability, KeyCheck, KeyHint, Provider
 
 __all__ = ["PROVIDERS", "Provider", "advice", "find"]
 
@@ -73,6 +73,83 @@ _ROWS: tuple[Provider, ...] = (
         credential_prefix="",
         key_hints=(_hint("AIzaSy…", r"AIzaSy[\w-]{33}"), _hint("AQ.…", r"AQ\.[\w.-]+")),
         assistant_model="gemini-2.5-flash",
+        capabilities=(_TEXT, _IMAGES, _EMBEDDINGS, _AUDIO),
+    ),
+    Provider(
+        slug="azure",
+        name="Azure OpenAI",
+        base_url="",
+        console_url="https://portal.azure.com",
+        check=KeyCheck("/openai/deployments?api-version=2023-03-15-preview"),
+        api_roots=("/openai/v1", "/openai"),
+        credential_header="api-key",
+        credential_prefix="",
+        address=Address(
+            label="Resource",
+            example="my-resource",
+            hint="The name of your resource, or its endpoint in full, from Keys and Endpoint in the portal.",
+            pattern=re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"),
+            template="https://{}.openai.azure.com",
+            whole=True,
+            domains=(
+                "openai.azure.com",
+                "cognitiveservices.azure.com",
+                "services.ai.azure.com",
+                "openai.azure.us",
+                "cognitiveservices.azure.us",
+            ),
+        ),
+        capabilities=(_TEXT, _IMAGES, _EMBEDDINGS, _AUDIO),
+        usage_since="2024-09-01",
+        chat_limit="max_completion_tokens",
+    ),
+    Provider(
+        slug="bedrock",
+        name="Amazon Bedrock",
+        base_url="",
+        console_url="https://console.aws.amazon.com/bedrock/home#/api-keys",
+        # A list of jobs: the one thing to read on this host. A key limited to models may be refused it and still work.
+        check=KeyCheck("/async-invoke?maxResults=1", verdicts={403: Health.UNVERIFIED}),
+        dialect="bedrock",
+        api_roots=("", "/openai/v1", "/v1"),
+        address=Address(
+            label="Region",
+            example="us-east-1",
+            hint="The AWS region whose models you use, or an endpoint in full, as https://bedrock-mantle.….api.aws.",
+            pattern=re.compile(r"[a-z]{2,3}(?:-[a-z]+){1,3}-[0-9]"),
+            template="https://bedrock-runtime.{}.amazonaws.com",
+            whole=True,
+            domains=("api.aws",),
+        ),
+        key_hints=(
+            _hint("ABSK…", r"ABSK[A-Za-z0-9+/=]{40,}"),
+            _hint("bedrock-api-key-…", r"bedrock-api-key-[A-Za-z0-9+/=_-]{20,}"),
+        ),
+        assistant_model="openai.gpt-oss-20b-1:0",
+        capabilities=(_TEXT, _IMAGES, _EMBEDDINGS),
+    ),
+    Provider(
+        slug="vertex",
+        name="Google Vertex AI",
+        base_url="https://aiplatform.googleapis.com",
+        console_url="https://console.cloud.google.com/iam-admin/serviceaccounts",
+        check=KeyCheck(""),  # that Google gives an access token for the document is the check
+        dialect="gemini",
+        api_roots=("/v1", "/v1beta1"),
+        credential="service_account",
+        address=Address(
+            label="Location",
+            example="us-central1",
+            hint="The location in your requests' paths; leave it empty for global.",
+            pattern=re.compile(r"[a-z]+(?:-[a-z]+[0-9]+)?"),
+            template="https://{}-aiplatform.googleapis.com",
+            exceptions={
+                "global": "https://aiplatform.googleapis.com",
+                "us": "https://aiplatform.us.rep.googleapis.com",
+                "eu": "https://aiplatform.eu.rep.googleapis.com",
+            },
+            domains=("googleapis.com",),
+        ),
         capabilities=(_TEXT, _IMAGES, _EMBEDDINGS, _AUDIO),
     ),
     Provider(
@@ -193,6 +270,56 @@ _ROWS: tuple[Provider, ...] = (
         console_url="https://dashboard.cohere.com/api-keys",
         check=KeyCheck("/v1/models"),
         api_roots=("/compatibility/v1", "/v2", "/v1"),
+        capabilities=(_TEXT, _EMBEDDINGS),
+    ),
+    Provider(
+        slug="huggingface",
+        name="Hugging Face",
+        base_url="https://router.huggingface.co",
+        console_url="https://huggingface.co/settings/tokens",
+        # The list of models is public there, and the service that knows keys is on another host.
+        check=KeyCheck("/v1/models", verdicts={200: Health.UNVERIFIED}),
+        key_hints=(_hint("hf_…", r"(?:hf|api_org)_[A-Za-z0-9]{30,}"),),
+        assistant_model="openai/gpt-oss-20b",
+        capabilities=(_TEXT, _IMAGES, _EMBEDDINGS, _AUDIO),
+    ),
+    Provider(
+        slug="qwen",
+        name="Alibaba Qwen",
+        base_url="https://dashscope-intl.aliyuncs.com",
+        console_url="https://modelstudio.console.alibabacloud.com/?tab=dashboard#/api-key",
+        check=KeyCheck("/compatible-mode/v1/models"),
+        api_roots=("/compatible-mode/v1", "/api/v1", "/compatible-api/v1"),
+        key_hints=(_hint("sk-…", r"sk-[0-9a-f]{32}"),),
+        assistant_model="qwen-plus",
+        capabilities=(_TEXT, _IMAGES, _EMBEDDINGS, _AUDIO),
+    ),
+    Provider(
+        slug="zai",
+        name="Z.ai",
+        base_url="https://api.z.ai",
+        console_url="https://z.ai/manage-apikey/apikey-list",
+        check=KeyCheck("/api/paas/v4/models"),
+        api_roots=("/api/paas/v4", "/api/coding/paas/v4"),
+        key_hints=(_hint("0123….abc…", r"[0-9a-f]{32}\.[A-Za-z0-9]{16}"),),
+        assistant_model="glm-4.6",
+        capabilities=(_TEXT, _IMAGES, _AUDIO),
+    ),
+    Provider(
+        slug="ollama",
+        name="Ollama",
+        base_url="",
+        console_url="https://ollama.com/settings/keys",
+        check=KeyCheck("/api/tags"),
+        api_roots=("/v1", "/api"),
+        key_optional=True,
+        address=Address(
+            label="Address",
+            example="https://ollama.example.com",
+            hint="Where your Ollama server answers, without a path; https://ollama.com for its cloud.",
+            whole=True,
+            domains=("ollama.com",),
+        ),
         capabilities=(_TEXT, _EMBEDDINGS),
     ),
 )

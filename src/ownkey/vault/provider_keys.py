@@ -24,6 +24,7 @@ from ownkey.errors import Forbidden, InvalidRequest, NotFound
 from ownkey.ids import new_id
 from ownkey.providers.health import Health
 from ownkey.providers.provider import Provider
+from ownkey.providers.service_account import TOKEN_URL, ServiceAccount, email_of
 from ownkey.vault import envelope
 from ownkey.vault.envelope import EnvelopeBroken as EnvelopeBroken  # what use() raises
 from ownkey.vault.envelope import Sealed
@@ -37,12 +38,14 @@ _LONGEST_SAID = 500
 class ProviderKey:
     """What anybody may ever see of a key: its first characters, a fingerprint, its health, who added it and when.
 
-    ``said`` is what the provider said at the last check, the key taken out of it.
+    Of a service account's key the ``preview`` is the account's e-mail address. ``address`` is where the key goes, empty
+    for the provider's usual address. ``said`` is what the provider said at the last check, the key taken out of it.
     """
 
     id: str
     organization_id: str
     provider: str
+    address: str
     preview: str
     fingerprint: str
     health: Health
@@ -76,17 +79,22 @@ class SealedKey:
         return Sealed(self.ciphertext, self.wrapped_data_key, self.kek_id)
 
 
-def clean(text: str) -> Secret:
-    """A pasted key without the white space around it.
+def clean(text: str, provider: Provider | None = None, token_url: str = TOKEN_URL) -> Secret:
+    """A pasted key without the white space around it; empty if there is none and the provider needs none.
 
-    Raises ``InvalidRequest``, which shows nothing of it, when it is empty, longer than 16 KiB, or has white space or
-    control characters inside.
+    Raises ``InvalidRequest``, which shows nothing of it, when it is empty, longer than 16 KiB, has white space or
+    control characters inside, or is no key of a service account where the provider takes these.
     """
     key = text.strip().strip("\ufeff\u200b")
+    if not key and provider is not None and provider.key_optional:
+        return Secret("")
     if not key:
         raise InvalidRequest("Paste the API key.")
     if len(key.encode("utf-8", "surrogatepass")) > LONGEST_KEY:
         raise InvalidRequest("This is too long for an API key.")
+    if provider is not None and provider.credential == "service_account":
+        ServiceAccount.read(key, token_url)
+        return Secret(key)
     if any(mark.isspace() or unicodedata.category(mark)[0] == "C" for mark in key):
         raise InvalidRequest("The API key has spaces or line breaks in it. Copy it again.")
     return Secret(key)
@@ -120,7 +128,8 @@ async def save(
 ) -> ProviderKey:
     """Store a key for a provider, in place of the one there may be; no call admitted afterwards uses the old one.
 
-    ``health`` and ``said`` come from the check just made. Raises ``Forbidden`` and ``VaultLocked``.
+    ``health`` and ``said`` come from the check just made, ``base_url`` from ``Directory.accept``: another address is
+    another key. Raises ``Forbidden`` and ``VaultLocked``.
     """
     old_id = await _current_id(db, actor, provider.slug)
     action = Action.PROVIDER_KEY_REPLACE if old_id else Action.PROVIDER_KEY_ADD
@@ -128,9 +137,11 @@ async def save(
     key = SealedKey(new_id("key"), actor.organization_id, provider.slug, base_url, b"", b"", "")
     sealed = envelope.seal(keyring, secret, key.bound_to)
     detail = {"provider": provider.slug, "health": health.value, "replaced": old_id}
+    if base_url:
+        detail["address"] = base_url
     async with perform(db, actor, action, key.id, detail) as tx:
         detail["replaced"] = await _delete(tx, actor.organization_id, provider.slug)
-        await _insert(tx, keyring, actor, key, sealed, secret)
+        await _insert(tx, keyring, actor, key, sealed, secret, _preview(provider, secret))
         await tx.execute(
             insert(provider_key_health).values(
                 provider_key_id=key.id,
@@ -272,15 +283,21 @@ async def _delete(tx: Transaction, organization_id: str, provider_slug: str) -> 
     return old_id
 
 
+def _preview(provider: Provider, secret: Secret) -> str:
+    if not secret.reveal():
+        return "none"
+    return email_of(secret) if provider.credential == "service_account" else secret.preview()
+
+
 async def _insert(
-    tx: Transaction, keyring: KeyRing, actor: Actor, key: SealedKey, sealed: Sealed, secret: Secret
+    tx: Transaction, keyring: KeyRing, actor: Actor, key: SealedKey, sealed: Sealed, secret: Secret, preview: str
 ) -> None:
     values = {
         "id": key.id,
         "organization_id": key.organization_id,
         "provider": key.provider,
         "base_url": key.base_url,
-        "preview": secret.preview(),
+        "preview": preview,
         "fingerprint": secret.fingerprint(keyring.fingerprint_key(key.organization_id)),
         "ciphertext": sealed.ciphertext,
         "wrapped_data_key": sealed.wrapped_data_key,
@@ -296,6 +313,7 @@ def _query() -> Select[Any]:
         provider_keys.c.id,
         provider_keys.c.organization_id,
         provider_keys.c.provider,
+        provider_keys.c.base_url.label("address"),
         provider_keys.c.preview,
         provider_keys.c.fingerprint,
         func.coalesce(provider_key_health.c.health, Health.UNVERIFIED.value).label("health"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ownkey.providers.provider import Provider
 from ownkey.providers.registry import PROVIDERS
 
 _OPENAI = """\
@@ -76,9 +77,9 @@ def for_programs(public_url: str) -> Sequence[Snippet]:
     ]
 
 
-def base_urls(public_url: str) -> Sequence[tuple[str, str]]:
+def base_urls(public_url: str, providers: Mapping[str, Provider]) -> Sequence[tuple[str, str]]:
     """Each provider's name, and the base URL that a program gives its SDK."""
-    return [(provider.name, public_url + _path(slug)) for slug, provider in PROVIDERS.items()]
+    return [(provider.name, f"{public_url}/{slug}{provider.sdk_path}") for slug, provider in providers.items()]
 
 
 def _path(slug: str) -> str:

@@ -12,7 +12,6 @@ from ownkey.metering import allowances
 from ownkey.metering.allowances import Allowance
 from ownkey.node import Node
 from ownkey.plans import Plan
-from ownkey.providers.registry import PROVIDERS
 from ownkey.vault import provider_keys
 
 
@@ -46,7 +45,7 @@ async def of(node: Node, signed_in: SignedIn) -> Standing:
     return Standing(
         plan=plan,
         allowance=await allowances.current(node.db, actor, plan),
-        own_keys=[provider.name for slug, provider in PROVIDERS.items() if slug in keys],
+        own_keys=[provider.name for slug, provider in node.providers.items() if slug in keys],
         may_connect_key=may_connect_key,
         may_change_plan=actor.may(Action.SUBSCRIPTION_CHANGE),
         managers=[person.label for person in people],

@@ -49,14 +49,18 @@ def post(provider: SimulatedProvider, path: str, body: Any, slug: str = "openai"
 KEYS = {**PLATFORM_KEYS, **dict.fromkeys(PROVIDERS.keys() - PLATFORM_KEYS.keys(), "demo-key")}
 
 
-@pytest.mark.parametrize("slug", PROVIDERS)
+# Whoever has a service account gets an access token first, which is not a company's business.
+CHECKED = [slug for slug, row in PROVIDERS.items() if row.credential == "key"]
+
+
+@pytest.mark.parametrize("slug", CHECKED)
 async def test_a_demo_key_is_good(provider: SimulatedProvider, slug: str) -> None:
     """Our own key check finds every company's demo key good, at the path it asks the real company."""
     result = await check(PROVIDERS[slug], provider.base_url(slug), Secret(KEYS[slug]))
     assert result.health in (Health.ACTIVE, PROVIDERS[slug].check.verdicts.get(200)), result.said
 
 
-@pytest.mark.parametrize("slug", PROVIDERS)
+@pytest.mark.parametrize("slug", CHECKED)
 async def test_any_other_key_is_bad(provider: SimulatedProvider, slug: str) -> None:
     """A key that does not begin as demo keys do is rejected as that company rejects one, and not shown."""
     result = await check(PROVIDERS[slug], provider.base_url(slug), Secret("some-real-looking-key-0123456789"))

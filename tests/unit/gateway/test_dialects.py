@@ -12,17 +12,21 @@ from ownkey.errors import AllowanceExhausted, InvalidRequest, OwnkeyError, Provi
 from ownkey.gateway import sse
 from ownkey.gateway.call import read_call
 from ownkey.gateway.dialects.anthropic import ANTHROPIC
+from ownkey.gateway.dialects.bedrock import BEDROCK
+from ownkey.gateway.dialects.cohere import COHERE
 from ownkey.gateway.dialects.dialect import Dialect, Message
 from ownkey.gateway.dialects.error_shapes import ERROR_WORDS
 from ownkey.gateway.dialects.gemini import GEMINI
+from ownkey.gateway.dialects.ollama import OLLAMA
 from ownkey.gateway.dialects.openai import OPENAI
 from ownkey.gateway.dialects.table import DIALECTS
+from ownkey.gateway.readers import FrameReader
 from ownkey.providers.registry import PROVIDERS, find
 from tests.unit.gateway.samples import ANTHROPIC_STREAM, GEMINI_STREAM, OPENAI_STREAM, gemini_chunk, openai_chunk
 
 EXHAUSTED = AllowanceExhausted(detail={"resets_at": "2026-12-01T00:00:00Z", "tokens_left": 12, "code": "never"})
 
-# The table of architecture.md, section 9: code, then how OpenAI, Anthropic and Gemini call it.
+# Code, then how OpenAI, Anthropic and Gemini call it.
 WORDS = {
     "invalid_request": ("invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT"),
     "not_authenticated": ("authentication_error", "authentication_error", "UNAUTHENTICATED"),
@@ -39,11 +43,29 @@ WORDS = {
     "provider_timed_out": ("server_error", "timeout_error", "DEADLINE_EXCEEDED"),
     "internal": ("server_error", "api_error", "INTERNAL"),
 }
+# Code, then how AWS calls it.
+AWS_WORDS = {
+    "invalid_request": "ValidationException",
+    "not_authenticated": "UnrecognizedClientException",
+    "forbidden": "AccessDeniedException",
+    "provider_not_available": "AccessDeniedException",
+    "provider_key_rejected": "AccessDeniedException",
+    "not_found": "ResourceNotFoundException",
+    "model_not_found": "ResourceNotFoundException",
+    "request_too_large": "ValidationException",
+    "request_limit_reached": "ServiceQuotaExceededException",
+    "allowance_exhausted": "ServiceQuotaExceededException",
+    "provider_failed": "InternalServerException",
+    "unavailable": "ServiceUnavailableException",
+    "provider_timed_out": "InternalServerException",
+    "internal": "InternalServerException",
+}
 
 
 def test_the_words_are_the_documented_ones() -> None:
     """Every code has the type or status that makes each official SDK raise the fitting exception."""
-    assert {code: tuple(words) for code, words in ERROR_WORDS.items()} == WORDS
+    assert {code: (words.openai, words.anthropic, words.gemini) for code, words in ERROR_WORDS.items()} == WORDS
+    assert {code: words.bedrock for code, words in ERROR_WORDS.items()} == AWS_WORDS
 
 
 def test_an_allowance_error_in_the_three_shapes() -> None:
@@ -82,7 +104,7 @@ def test_the_field_at_fault_is_openais_param() -> None:
     assert json.loads(OPENAI.error_body(error, "r"))["error"]["param"] == "max_tokens"
 
 
-@pytest.mark.parametrize("dialect", DIALECTS.values())
+@pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC, GEMINI, COHERE, OLLAMA, BEDROCK], ids=lambda one: one.name)
 @pytest.mark.parametrize("name", [name for name in dir(errors) if isinstance(getattr(errors, name), type)])
 def test_every_error_has_every_shape(dialect: Dialect, name: str) -> None:
     """No error of ours is without a body, and its event is one that the same format takes for an error."""
@@ -92,6 +114,15 @@ def test_every_error_has_every_shape(dialect: Dialect, name: str) -> None:
     error = kind()
     assert kind.code in dialect.error_body(error, "req_1").decode()
     event = dialect.error_event(error, "req_1")
+    if dialect is BEDROCK:
+        reader = FrameReader(dialect)
+        reader.take(event)
+        assert reader.failed
+        assert reader.between_events
+        return
+    if dialect is OLLAMA:
+        assert event.endswith(b"}\n")
+        event = b"data: " + event
     payload = sse.payload(sse.with_line_feeds(event).strip(b"\n"))
     assert json.loads(payload) == json.loads(dialect.error_body(error, "req_1"))
     assert dialect.is_error(payload)
@@ -104,6 +135,16 @@ def test_error_events_are_framed_as_each_sdk_wants_them() -> None:
     assert OPENAI.error_event(error, "r").startswith(b'data: {"error":')
     assert ANTHROPIC.error_event(error, "r").startswith(b"event: error\ndata: {")
     assert GEMINI.error_event(error, "r").startswith(b'data: {"error":')
+
+
+def test_what_cohere_ollama_and_aws_raise_on() -> None:
+    """Each finds its sentence where its clients look for it, our code beside it, and AWS's the exception's name."""
+    error = AllowanceExhausted()
+    assert json.loads(COHERE.error_body(error, "r"))["message"] == error.message
+    assert json.loads(OLLAMA.error_body(error, "r"))["error"] == error.message
+    said = json.loads(BEDROCK.error_body(error, "r"))
+    assert (said["message"], said["code"]) == (error.message, "allowance_exhausted")
+    assert error.headers["x-amzn-errortype"] == said["__type"] == "ServiceQuotaExceededException"
 
 
 @pytest.mark.parametrize(

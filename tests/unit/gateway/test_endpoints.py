@@ -7,6 +7,7 @@ import pytest
 from ownkey.gateway.endpoints import find_endpoint
 from ownkey.providers.registry import PROVIDERS, find
 
+PROJECT = "/v1/projects/p1/locations/us-central1"
 GENERATING = [
     ("openai", "/v1/chat/completions", "chat", "openai"),
     ("openai", "/v1/completions", "completions", "openai"),
@@ -52,13 +53,53 @@ GENERATING = [
     ("mistral", "/v1/conversations", "chat", "openai"),
     ("mistral", "/v1/conversations/c1/restart", "chat", "openai"),
     ("mistral", "/v1/moderations", "embeddings", "openai"),
-    ("cohere", "/v2/chat", "chat", "openai"),
-    ("cohere", "/v1/chat", "chat", "openai"),
-    ("cohere", "/v2/embed", "embeddings", "openai"),
-    ("cohere", "/v2/rerank", "embeddings", "openai"),
+    ("cohere", "/v2/chat", "cohere_chat", "cohere"),
+    ("cohere", "/v1/chat", "cohere_chat", "cohere"),
+    ("cohere", "/v1/generate", "cohere_generate", "cohere"),
+    ("cohere", "/v2/embed", "embeddings", "cohere"),
+    ("cohere", "/v2/rerank", "embeddings", "cohere"),
     ("cohere", "/compatibility/v1/chat/completions", "chat", "openai"),
     ("fireworks", "/inference/v1/chat/completions", "chat", "openai"),
     ("perplexity", "/chat/completions", "chat", "openai"),
+    ("azure", "/openai/deployments/mine/chat/completions", "chat", "openai"),
+    ("azure", "/openai/deployments/mine/embeddings", "embeddings", "openai"),
+    ("azure", "/openai/deployments/mine/images/generations", "images", "openai"),
+    ("azure", "/openai/deployments/mine/audio/transcriptions", "transcription", "openai"),
+    ("azure", "/openai/v1/chat/completions", "chat", "openai"),
+    ("azure", "/openai/v1/responses", "responses", "openai"),
+    ("azure", "/openai/responses", "responses", "openai"),
+    ("azure", "/models/chat/completions", "chat", "openai"),
+    ("azure", "/anthropic/v1/messages", "messages", "anthropic"),
+    ("bedrock", "/model/amazon.nova-lite-v1:0/converse", "converse", "bedrock"),
+    ("bedrock", "/model/amazon.nova-lite-v1:0/converse-stream", "converse", "bedrock"),
+    ("bedrock", "/model/amazon.nova-lite-v1:0/invoke", "invoke", "bedrock"),
+    ("bedrock", "/model/amazon.nova-lite-v1:0/invoke-with-response-stream", "invoke", "bedrock"),
+    ("bedrock", "/model/arn:aws:bedrock:us-east-1::foundation-model/meta.llama3/invoke", "invoke", "bedrock"),
+    ("bedrock", "/guardrail/g1/version/1/apply", "embeddings", "bedrock"),
+    ("bedrock", "/openai/v1/chat/completions", "chat", "openai"),
+    ("bedrock", "/openai/v1/responses", "responses", "openai"),
+    ("bedrock", "/v1/responses", "responses", "openai"),
+    ("bedrock", "/anthropic/v1/messages", "messages", "anthropic"),
+    ("vertex", f"{PROJECT}/publishers/google/models/gemini-2.5-pro:generateContent", "generate", "gemini"),
+    ("vertex", f"{PROJECT}/publishers/google/models/gemini-2.5-pro:streamGenerateContent", "generate", "gemini"),
+    ("vertex", "/v1/publishers/google/models/gemini-2.5-pro:generateContent", "generate", "gemini"),
+    ("vertex", f"{PROJECT}/publishers/google/models/text-embedding-005:predict", "embeddings", "gemini"),
+    ("vertex", f"{PROJECT}/publishers/google/models/imagen-4.0:predict", "predict", "gemini"),
+    ("vertex", f"{PROJECT}/publishers/anthropic/models/claude-sonnet-4@20250514:rawPredict", "messages", "anthropic"),
+    ("vertex", f"{PROJECT}/publishers/anthropic/models/claude-opus-4:streamRawPredict", "messages", "anthropic"),
+    ("vertex", f"{PROJECT}/publishers/mistralai/models/mistral-medium:rawPredict", "raw_chat", "openai"),
+    ("vertex", f"{PROJECT}/endpoints/openapi/chat/completions", "chat", "openai"),
+    ("vertex", f"{PROJECT}/endpoints/1234:generateContent", "generate", "gemini"),
+    ("huggingface", "/v1/chat/completions", "chat", "openai"),
+    ("huggingface", "/together/v1/chat/completions", "chat", "openai"),
+    ("qwen", "/compatible-mode/v1/chat/completions", "chat", "openai"),
+    ("qwen", "/compatible-mode/v1/embeddings", "embeddings", "openai"),
+    ("zai", "/api/paas/v4/chat/completions", "chat", "openai"),
+    ("zai", "/api/anthropic/v1/messages", "messages", "anthropic"),
+    ("ollama", "/v1/chat/completions", "chat", "openai"),
+    ("ollama", "/api/chat", "ollama", "ollama"),
+    ("ollama", "/api/generate", "ollama", "ollama"),
+    ("ollama", "/api/embed", "embeddings", "ollama"),
 ]
 
 FREE = [
@@ -78,6 +119,15 @@ FREE = [
     ("openrouter", "GET", "/api/v1/models/meta-llama/llama-3/endpoints"),
     ("cohere", "POST", "/v1/tokenize"),
     ("moonshot", "POST", "/v1/tokenizers/estimate-token-count"),
+    ("azure", "GET", "/openai/models"),
+    ("azure", "POST", "/anthropic/v1/messages/count_tokens"),
+    ("bedrock", "POST", "/model/anthropic.claude-sonnet-4-20250514-v1:0/count-tokens"),
+    ("bedrock", "GET", "/openai/v1/models"),
+    ("vertex", "POST", f"{PROJECT}/publishers/google/models/gemini-2.5-pro:countTokens"),
+    ("vertex", "POST", f"{PROJECT}/publishers/anthropic/models/count-tokens:rawPredict"),
+    ("vertex", "GET", "/v1beta1/publishers/google/models"),
+    ("ollama", "GET", "/api/tags"),
+    ("ollama", "POST", "/api/show"),
 ]
 
 KEPT_IN_THE_ACCOUNT = [
@@ -109,6 +159,17 @@ KEPT_IN_THE_ACCOUNT = [
     ("openrouter", "GET", "/api/v1/credits"),
     ("deepseek", "GET", "/user/balance"),
     ("mistral", "POST", "/v1/files"),
+    ("azure", "POST", "/openai/files"),
+    ("azure", "GET", "/openai/deployments"),
+    ("azure", "POST", "/openai/v1/vector_stores"),
+    ("bedrock", "GET", "/async-invoke"),
+    ("vertex", "POST", f"{PROJECT}/cachedContents"),
+    ("vertex", "POST", f"{PROJECT}/publishers/google/models/veo-3:fetchPredictOperation"),
+    ("vertex", "GET", f"{PROJECT}/batchPredictionJobs/j1"),
+    ("qwen", "GET", "/api/v1/tasks/t1"),
+    ("ollama", "POST", "/api/pull"),
+    ("ollama", "DELETE", "/api/delete"),
+    ("ollama", "POST", "/api/blobs/sha256:0"),
 ]
 
 DEFERRED = [
@@ -131,6 +192,14 @@ DEFERRED = [
     ("mistral", "/v1/batch/jobs"),
     ("cohere", "/v1/embed-jobs"),
     ("perplexity", "/async/chat/completions"),
+    ("zai", "/api/paas/v4/async/chat/completions"),
+    ("zai", "/api/paas/v4/videos/generations"),
+    ("qwen", "/api/v1/services/aigc/video-generation/video-synthesis"),
+    ("azure", "/openai/batches"),
+    ("azure", "/openai/v1/fine_tuning/jobs"),
+    ("bedrock", "/async-invoke"),
+    ("vertex", f"{PROJECT}/batchPredictionJobs"),
+    ("vertex", f"{PROJECT}/publishers/google/models/veo-3:predictLongRunning"),
 ]
 
 REFUSED = [
@@ -142,6 +211,10 @@ REFUSED = [
     ("xai", "POST", "/v1/realtime/client_secrets"),
     ("gemini", "GET", "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"),
     ("gemini", "POST", "/v1alpha/auth_tokens"),
+    ("azure", "GET", "/openai/v1/realtime"),
+    ("azure", "POST", "/openai/realtimeapi/sessions"),
+    ("bedrock", "POST", "/model/amazon.nova-sonic-v1:0/invoke-with-bidirectional-stream"),
+    ("vertex", "GET", "/ws/google.cloud.aiplatform.v1.LlmBidiService/BidiGenerateContent"),
 ]
 
 UNKNOWN = [
@@ -160,6 +233,11 @@ UNKNOWN = [
     ("groq", "POST", "/openai/v1/conversations"),
     ("groq", "POST", "/openai/v1/tokenize"),
     ("mistral", "POST", "/v1/ocr"),
+    ("bedrock", "POST", "/model/m/dream"),
+    ("bedrock", "POST", "/agents/a/sessions/s/text"),
+    ("vertex", "POST", f"{PROJECT}/reasoningEngines/r1:query"),
+    ("vertex", "POST", f"{PROJECT}/publishers/google/models/gemini:invent"),
+    ("ollama", "POST", "/api/new"),
 ]
 
 
@@ -207,12 +285,15 @@ def test_an_unknown_path_counts_as_generating(slug: str, method: str, path: str)
     assert [endpoint.generates, endpoint.deferred, endpoint.refused] == [True, False, False]
 
 
+MODELS = {"bedrock": "/v1/models", "vertex": "/v1beta1/publishers/google/models"}
+
+
 @pytest.mark.parametrize("slug", sorted(PROVIDERS))
 def test_every_provider_has_its_models_and_its_chat(slug: str) -> None:
     """The two paths every program uses are known below each provider's own root."""
     provider = find(slug)
     root = provider.api_roots[0]
-    models = find_endpoint(provider, "GET", f"{root}/models")
+    models = find_endpoint(provider, "GET", MODELS.get(slug, f"{root}/models"))
     assert not models.generates
     if provider.dialect == "openai":
         assert find_endpoint(provider, "POST", f"{root}/chat/completions").kind == "chat"

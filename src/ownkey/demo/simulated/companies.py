@@ -88,7 +88,10 @@ _ROWS = (
 COMPANIES = {row.slug: row for row in _ROWS}
 
 
+_ROOTS = ("/v1", "", "/inference/v1", "/compatibility/v1", "/compatible-mode/v1", "/api/paas/v4")
+
+
 def company(slug: str) -> Company:
     """The row of a slug; any other slug is an OpenAI-compatible company with every model and ``demo-`` keys."""
     found = COMPANIES.get(slug)
-    return found or Company(slug, "openai", ("/v1", "", "/inference/v1", "/compatibility/v1"), ("demo-",), (), ("",))
+    return found or Company(slug, "openai", _ROOTS, ("demo-",), (), ("",))

@@ -276,6 +276,9 @@ ACCOUNT: dict[str, Json] = {
     "/me": {"object": "user", "id": "user-demo", "name": "Simulated account"},
     "/key": {"data": {"label": "sk-or-demo", "limit": None, "usage": 0, "limit_remaining": None}},
     "/api-key": {"name": "Simulated key", "acls": ["api-key:model:*", "api-key:endpoint:*"], "api_key_blocked": False},
+    "/openai/deployments": {"object": "list", "data": []},
+    "/async-invoke": {"asyncInvokeSummaries": []},
+    "/api/tags": {"models": []},
     "/user/balance": {
         "is_available": True,
         "balance_infos": [
@@ -283,4 +286,4 @@ ACCOUNT: dict[str, Json] = {
         ],
     },
 }
-"""What companies say about a good key: OpenAI, OpenRouter, xAI and DeepSeek, by path after the root."""
+"""What companies say about a good key beside their list of models, by path after the root."""

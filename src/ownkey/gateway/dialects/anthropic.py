@@ -14,7 +14,7 @@ import msgspec
 
 from ownkey.errors import OwnkeyError
 from ownkey.gateway import sse
-from ownkey.gateway.dialects.dialect import Message
+from ownkey.gateway.dialects.dialect import Headers, Message
 from ownkey.gateway.dialects.error_shapes import extra_members, words_for
 from ownkey.gateway.dialects.reported import Reported, count
 from ownkey.gateway.json_scan import UNREADABLE, text_bytes
@@ -116,6 +116,11 @@ class AnthropicDialect:
 
     name = "anthropic"
     usage_paths: tuple[tuple[str, ...], ...] = (("usage",), ("message", "usage"))
+    event_gap = b"\n\n"
+
+    def reported_in_headers(self, _headers: Headers) -> Reported | None:
+        """Nothing: usage is in the body."""
+        return None
 
     def reported_in_body(self, body: bytes) -> Reported | None:
         """What a message reports."""

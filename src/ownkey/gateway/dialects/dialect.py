@@ -10,6 +10,8 @@ from ownkey.errors import OwnkeyError
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.metering.usage import Usage
 
+Headers = Sequence[tuple[bytes, bytes]]
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -26,6 +28,12 @@ class Dialect(Protocol):
 
     usage_paths: tuple[tuple[str, ...], ...]
     """Where in a JSON document usage stands, as member names from the top; for documents too large to decode."""
+
+    event_gap: bytes
+    """What ends an event that was cut off, before one of ours can follow."""
+
+    def reported_in_headers(self, headers: Headers) -> Reported | None:
+        """What the head of a reply reports; None in most formats."""
 
     def reported_in_body(self, body: bytes) -> Reported | None:
         """What a JSON reply reports; also for a JSON array of chunks, or one chunk a line."""

@@ -1,4 +1,4 @@
-"""How each of our errors is called in the three formats: one table, by our code."""
+"""How each of our errors is called in the formats that name errors: one table, by our code."""
 
 from __future__ import annotations
 
@@ -9,30 +9,44 @@ from ownkey.errors import OwnkeyError
 
 
 class ErrorWords(NamedTuple):
-    """The provider's words for one of our codes: OpenAI's ``type``, Anthropic's ``type``, Gemini's ``status``."""
+    """A provider's words for one of our codes: OpenAI's and Anthropic's ``type``, Gemini's ``status``, AWS's exception.
+
+    AWS's SDKs try a ``ThrottlingException`` again, so what does not pass by waiting has another name.
+    """
 
     openai: str
     anthropic: str
     gemini: str
+    bedrock: str
 
 
-_INTERNAL = ErrorWords("server_error", "api_error", "INTERNAL")
-_PERMISSION = ErrorWords("permission_error", "permission_error", "PERMISSION_DENIED")
+_INTERNAL = ErrorWords("server_error", "api_error", "INTERNAL", "InternalServerException")
+_PERMISSION = ErrorWords("permission_error", "permission_error", "PERMISSION_DENIED", "AccessDeniedException")
 
 ERROR_WORDS: Mapping[str, ErrorWords] = {
-    "invalid_request": ErrorWords("invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT"),
-    "not_authenticated": ErrorWords("authentication_error", "authentication_error", "UNAUTHENTICATED"),
+    "invalid_request": ErrorWords(
+        "invalid_request_error", "invalid_request_error", "INVALID_ARGUMENT", "ValidationException"
+    ),
+    "not_authenticated": ErrorWords(
+        "authentication_error", "authentication_error", "UNAUTHENTICATED", "UnrecognizedClientException"
+    ),
     "forbidden": _PERMISSION,
     "provider_not_available": _PERMISSION,
     "provider_key_rejected": _PERMISSION,
-    "not_found": ErrorWords("invalid_request_error", "not_found_error", "NOT_FOUND"),
-    "model_not_found": ErrorWords("invalid_request_error", "not_found_error", "NOT_FOUND"),
-    "request_too_large": ErrorWords("invalid_request_error", "request_too_large", "INVALID_ARGUMENT"),
-    "request_limit_reached": ErrorWords("rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED"),
-    "allowance_exhausted": ErrorWords("insufficient_quota", "rate_limit_error", "RESOURCE_EXHAUSTED"),
-    "provider_failed": ErrorWords("server_error", "api_error", "UNAVAILABLE"),
-    "unavailable": ErrorWords("server_error", "overloaded_error", "UNAVAILABLE"),
-    "provider_timed_out": ErrorWords("server_error", "timeout_error", "DEADLINE_EXCEEDED"),
+    "not_found": ErrorWords("invalid_request_error", "not_found_error", "NOT_FOUND", "ResourceNotFoundException"),
+    "model_not_found": ErrorWords("invalid_request_error", "not_found_error", "NOT_FOUND", "ResourceNotFoundException"),
+    "request_too_large": ErrorWords(
+        "invalid_request_error", "request_too_large", "INVALID_ARGUMENT", "ValidationException"
+    ),
+    "request_limit_reached": ErrorWords(
+        "rate_limit_exceeded", "rate_limit_error", "RESOURCE_EXHAUSTED", "ServiceQuotaExceededException"
+    ),
+    "allowance_exhausted": ErrorWords(
+        "insufficient_quota", "rate_limit_error", "RESOURCE_EXHAUSTED", "ServiceQuotaExceededException"
+    ),
+    "provider_failed": ErrorWords("server_error", "api_error", "UNAVAILABLE", "InternalServerException"),
+    "unavailable": ErrorWords("server_error", "overloaded_error", "UNAVAILABLE", "ServiceUnavailableException"),
+    "provider_timed_out": ErrorWords("server_error", "timeout_error", "DEADLINE_EXCEEDED", "InternalServerException"),
     "internal": _INTERNAL,
 }
 
@@ -51,7 +65,7 @@ _BY_STATUS: Mapping[int, ErrorWords] = {
 
 
 def words_for(error: OwnkeyError) -> ErrorWords:
-    """The three formats' words for an error of ours."""
+    """The formats' words for an error of ours."""
     known = ERROR_WORDS.get(error.code) or _BY_STATUS.get(error.status)
     if known is not None:
         return known

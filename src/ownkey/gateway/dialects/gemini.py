@@ -14,7 +14,7 @@ import msgspec
 
 from ownkey.errors import OwnkeyError
 from ownkey.gateway import sse
-from ownkey.gateway.dialects.dialect import Message
+from ownkey.gateway.dialects.dialect import Headers, Message
 from ownkey.gateway.dialects.error_shapes import extra_members, words_for
 from ownkey.gateway.dialects.gemini_usage import Chunk, read_chunk
 from ownkey.gateway.dialects.reported import Reported
@@ -87,6 +87,11 @@ class GeminiDialect:
 
     name = "gemini"
     usage_paths: tuple[tuple[str, ...], ...] = (("usageMetadata",), ("usage",), ("interaction", "usage"))
+    event_gap = b"\n\n"
+
+    def reported_in_headers(self, _headers: Headers) -> Reported | None:
+        """Nothing: usage is in the body."""
+        return None
 
     def reported_in_body(self, body: bytes) -> Reported | None:
         """What a reply reports; of a JSON array of chunks, also one that is cut off, the last that reports."""

@@ -13,7 +13,7 @@ import msgspec
 
 from ownkey.errors import OwnkeyError
 from ownkey.gateway import sse
-from ownkey.gateway.dialects.dialect import Message
+from ownkey.gateway.dialects.dialect import Headers, Message
 from ownkey.gateway.dialects.error_shapes import extra_members, words_for
 from ownkey.gateway.dialects.openai_usage import Document, decode, read_document
 from ownkey.gateway.dialects.reported import Reported
@@ -85,6 +85,11 @@ class OpenAIDialect:
 
     name = "openai"
     usage_paths: tuple[tuple[str, ...], ...] = (("usage",), ("response", "usage"), ("x_groq", "usage"), ("meta",))
+    event_gap = b"\n\n"
+
+    def reported_in_headers(self, _headers: Headers) -> Reported | None:
+        """Nothing: usage is in the body."""
+        return None
 
     def reported_in_body(self, body: bytes) -> Reported | None:
         """What a JSON reply reports, or the last line of a reply with one object a line."""

@@ -115,7 +115,7 @@ async def _page(
         scopes=api_tokens.scopes_for(actor.role or Role.USER),
         chosen=form.many("scope") if form else ["gateway"],
         snippets=snippets.for_programs(node.settings.public_url),
-        base_urls=snippets.base_urls(node.settings.public_url),
+        base_urls=snippets.base_urls(node.settings.public_url, node.providers),
         generating=generating,
         renaming=renaming,
         form=form,

@@ -13,7 +13,6 @@ from starlette.responses import Response
 from ownkey.access import LOWEST_ROLE, Action, Role
 from ownkey.accounts.sessions import SignedIn
 from ownkey.errors import Forbidden, NotFound
-from ownkey.providers.registry import PROVIDERS
 from ownkey.web import session
 from ownkey.web.markdown import to_html
 from ownkey.web.rendering import render
@@ -89,7 +88,8 @@ async def show(request: Request) -> Response:
     article = ARTICLES.get(request.path_params["article"])
     if article is None:
         raise NotFound("There is no such help article.")
-    settings = session.node_of(request).settings
+    node = session.node_of(request)
+    settings = node.settings
     text = _source(article.slug).replace("{{ app_name }}", settings.app_name)
     before, _, after = to_html(text.replace("{{ public_url }}", settings.public_url)).partition(_TABLE)
     return render(
@@ -102,7 +102,7 @@ async def show(request: Request) -> Response:
         after=after,
         roles=list(Role),
         permissions=permissions(),
-        providers=PROVIDERS.values(),
+        providers=node.providers.values(),
     )
 
 

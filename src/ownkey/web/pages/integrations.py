@@ -14,7 +14,8 @@ from ownkey.accounts.sessions import SignedIn
 from ownkey.credentials import Secret
 from ownkey.errors import Forbidden, InvalidRequest, NotFound
 from ownkey.node import Node
-from ownkey.providers import key_check, registry
+from ownkey.providers import addresses, registry
+from ownkey.providers.addresses import AddressRefused
 from ownkey.providers.health import Health
 from ownkey.providers.key_check import KeyCheckResult
 from ownkey.providers.provider import Provider
@@ -34,6 +35,7 @@ class Section:
     provider: Provider
     key: ProviderKey | None
     has_platform_key: bool
+    usual_address: str
 
 
 async def show(request: Request) -> Response:
@@ -53,12 +55,10 @@ async def save(request: Request) -> Response:
     # Before the provider is asked: who may not save a key does not get one checked either.
     signed_in, provider = await _manager(request, Action.PROVIDER_KEY_ADD)
     node = session.node_of(request)
-    try:
-        secret = provider_keys.clean(form.get("api_key", ""))
-    except InvalidRequest as error:
-        form.fail("api_key", error.message)
+    read = await _read_key(node, provider, form)
+    if read is None:
         return await _page(request, signed_in, editing=provider, form=form)
-    found = await _check(node, provider, secret, unchecked="unchecked" in form)
+    secret, address, found = read
     advice = registry.advice(provider, secret)
     if found.health.blocks_saving:
         form.fail("api_key", _joined(found.said, "Nothing was saved.", advice))
@@ -71,6 +71,7 @@ async def save(request: Request) -> Response:
         secret,
         found.health,
         found.said,
+        base_url=address,
         managed_by=node.settings.keys_managed_by,
     )
     if found.health is Health.ACTIVE:
@@ -90,7 +91,10 @@ async def check(request: Request) -> Response:
     node = session.node_of(request)
     managed_by = node.settings.keys_managed_by
     sealed = await provider_keys.sealed_key(node.db, signed_in.actor, provider.slug, managed_by=managed_by)
-    found = await _check(node, provider, provider_keys.use(node.keyring, sealed))
+    try:
+        found = await node.providers.check(provider, sealed.base_url, provider_keys.use(node.keyring, sealed))
+    except AddressRefused as error:
+        return redirect(request, f"{PATH}#{provider.slug}", error.message, "warning")
     await provider_keys.note_health(node.db, sealed.id, sealed.organization_id, found.health, found.said)
     if found.health is Health.ACTIVE:
         return redirect(request, f"{PATH}#{provider.slug}", f"{provider.name} accepts the key.")
@@ -120,6 +124,28 @@ async def remove(request: Request) -> Response:
     return redirect(request, f"{PATH}#{provider.slug}", f"The {provider.name} key was removed and destroyed. {left}")
 
 
+async def _read_key(node: Node, provider: Provider, form: Form) -> tuple[Secret, str, KeyCheckResult] | None:
+    """The key, its address, and what the provider says of it; None when the form says what is wrong."""
+    given, secret = form.get("address", ""), None
+    try:
+        address = node.providers.accept(provider, given)
+    except AddressRefused as error:
+        form.fail("address" if provider.address else "api_key", error.message)
+    try:
+        secret = provider_keys.clean(form.get("api_key", ""), provider, node.settings.google_token_url)
+    except InvalidRequest as error:
+        form.fail("api_key", error.message)
+    if secret is None or not form.ok:
+        return None
+    if "unchecked" in form:
+        return secret, address, KeyCheckResult(Health.UNVERIFIED, "")
+    try:
+        return secret, address, await node.providers.check(provider, address, secret)
+    except AddressRefused as error:  # its name leads where no key may go
+        form.fail("address", error.message)
+        return None
+
+
 async def _page(
     request: Request, signed_in: SignedIn, *, editing: Provider | None = None, form: Form | None = None
 ) -> Response:
@@ -135,6 +161,7 @@ async def _page(
         managed_by=_managers(managed_by),
         locked=node.keyring.locked_reason is not None,
         longest_key=LONGEST_KEY,
+        longest_address=addresses.LONGEST,
         editing=editing,
         form=form,
     )
@@ -144,22 +171,23 @@ async def _sections(request: Request, signed_in: SignedIn) -> Sequence[Section]:
     node = session.node_of(request)
     keys = {key.provider: key for key in await provider_keys.list_keys(node.db, signed_in.actor)}
     return [
-        Section(provider, keys.get(slug), node.settings.platform_key(slug) is not None)
-        for slug, provider in registry.PROVIDERS.items()
+        Section(
+            provider,
+            keys.get(slug),
+            node.settings.platform_key(slug) is not None,
+            node.providers.usual_address(provider),
+        )
+        for slug, provider in node.providers.items()
+        if provider.own_keys or slug in keys
     ]
-
-
-async def _check(node: Node, provider: Provider, secret: Secret, *, unchecked: bool = False) -> KeyCheckResult:
-    if unchecked:
-        return KeyCheckResult(Health.UNVERIFIED, "")
-    base_url = node.settings.base_url(provider.slug) or provider.base_url
-    return await key_check.check(provider, base_url, secret)
 
 
 async def _manager(request: Request, action: Action) -> tuple[SignedIn, Provider]:
     """Who is signed in, and the provider of this path. Anybody but a manager is refused, and the attempt recorded."""
     signed_in, node = await session.require(request), session.node_of(request)
-    provider = registry.find(request.path_params["provider"])
+    slug = request.path_params["provider"]
+    adding = action is Action.PROVIDER_KEY_ADD
+    provider = node.providers.connectable(slug) if adding else node.providers.find(slug)
     managed_by = node.settings.keys_managed_by
     if not provider_keys.may_manage(signed_in.actor, managed_by):
         await audit.record_refusal(node.db, signed_in.actor, action, provider.slug)

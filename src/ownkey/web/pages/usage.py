@@ -12,7 +12,6 @@ from ownkey import clock
 from ownkey.access import Action
 from ownkey.errors import InvalidRequest
 from ownkey.metering import allowances, usage_events
-from ownkey.providers.registry import PROVIDERS
 from ownkey.web import charts, session, standing
 from ownkey.web.rendering import render
 
@@ -42,7 +41,7 @@ async def show(request: Request) -> Response:
         # Who used how much is for those who may see the members.
         members=await usage_events.by_member(node.db, actor, period) if actor.may(Action.MEMBERSHIP_READ) else None,
         providers=await usage_events.by_provider(node.db, actor, period),
-        provider_names={slug: provider.name for slug, provider in PROVIDERS.items()},
+        provider_names={slug: provider.name for slug, provider in node.providers.items()},
     )
 
 
