@@ -69,7 +69,7 @@ def is_public(ip: IP) -> bool:
 
 def _is_nobodys(ip: IP) -> bool:
     """Whether no service of a company can be there: only a block of addresses that holds it allows it."""
-    special = ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip.is_reserved
+    special = ip.is_link_local or ip.is_multicast or ip.is_unspecified or (ip.is_reserved and not ip.is_loopback)
     hidden = isinstance(ip, IPv6Address) and (ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in _NAT64)
     return special or bool(hidden) or any(ip in block for block in (*_MACHINE, IPv4Network("0.0.0.0/8")))
 
@@ -190,11 +190,12 @@ def judge(provider: Provider, url: str, allowed: AllowedHosts) -> str:
         if root and prefix.endswith(root):
             prefix = prefix.removesuffix(root)
             break
-    _judge_host(provider, host, allowed)
+    made = provider.address is not None and port == "443" and provider.address.makes(f"https://{host}")
+    _judge_host(provider, host, allowed, made)
     return f"https://{host}{'' if port == '443' else f':{port}'}{prefix}"
 
 
-def _judge_host(provider: Provider, host: str, allowed: AllowedHosts) -> None:
+def _judge_host(provider: Provider, host: str, allowed: AllowedHosts, made: bool) -> None:
     ip = _ip_of(host)
     if ip is not None:
         if allowed.has_ip(ip) or (allowed.everywhere and is_public(ip)):
@@ -202,7 +203,7 @@ def _judge_host(provider: Provider, host: str, allowed: AllowedHosts) -> None:
         raise AddressRefused(_not_allowed(provider, host) if is_public(ip) else _inside(host))
     if not _NAME.fullmatch(host) or _NUMBER_AT_END.fullmatch(host):
         raise AddressRefused(f"{host} is no host name.")
-    if allowed.has_name(host):
+    if made or allowed.has_name(host):
         return
     if "." not in host or _is_below(host, _INSIDE):
         raise AddressRefused(_inside(host))

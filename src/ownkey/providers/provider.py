@@ -60,7 +60,8 @@ class Address:
     answer is found. A short form that ``pattern`` matches wholly becomes an https address by ``template``, whose
     ``{}`` it replaces, unless ``exceptions`` has an address of its own for it. With ``whole`` an address in full,
     ``https://…``, may be given instead. ``domains`` are the provider's own: a host equal to or below one of them needs
-    no approval by the operator; any other has to stand in ``OWNKEY_ALLOWED_HOSTS``.
+    no approval by the operator, nor does one that a short form becomes; any other has to stand in
+    ``OWNKEY_ALLOWED_HOSTS``.
     """
 
     label: str
@@ -71,6 +72,13 @@ class Address:
     exceptions: Mapping[str, str] = field(default_factory=dict)
     whole: bool = False
     domains: tuple[str, ...] = ()
+
+    def makes(self, url: str) -> bool:
+        """Whether an address is one that a short form becomes."""
+        before, mark, after = self.template.partition("{}")
+        short = url.removeprefix(before).removesuffix(after)
+        made = mark and self.pattern is not None and self.pattern.fullmatch(short) and url == before + short + after
+        return bool(made) or url in self.exceptions.values()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +122,11 @@ class Provider:
     def sdk_path(self) -> str:
         """What follows ``{public}/<slug>`` in the base URL that a program gives its SDK."""
         return self.api_roots[0] if self.dialect == "openai" else ""
+
+    @property
+    def needs_address(self) -> bool:
+        """Whether a key is of no use without an address beside it."""
+        return self.address is not None and not self.base_url
 
     @property
     def key_example(self) -> str:
