@@ -12,6 +12,7 @@ import structlog
 from ownkey.errors import OwnkeyError, ProviderTimedOut, Unavailable
 from ownkey.gateway.exchange import Exchange
 from ownkey.gateway.metrics import Metrics
+from ownkey.gateway.patience import Patience, Sweepable
 from ownkey.gateway.routing import Route, Router
 from ownkey.gateway.upstream import Pool
 from ownkey.metering.reservations import Admission, KeyRow
@@ -46,6 +47,9 @@ class Relay:
         self.router = Router(node.settings, node.keyring, self.pool)
         self.metrics = Metrics()
         self.active: dict[str, Exchange] = {}
+        self.clients: set[Sweepable] = set()
+        self.most_clients = 10_000
+        self.patience = Patience(reader=node.settings.idle_timeout)
         self.stopping = False
         self.now: Callable[[], float] = time.monotonic
         self._weights = {code: plan.weights for code, plan in node.catalogue.items()}
@@ -151,6 +155,11 @@ class Relay:
                     renewals.append(renewal)
             except Exception:  # the others must not lose their leases over it
                 log.exception("an exchange could not be looked after", request_id=exchange.request_id)
+        for client in list(self.clients):
+            try:
+                client.look_after(now)
+            except Exception:
+                log.exception("a connection could not be looked after")
         self.pool.close_idle()
         if renewals:
             self.writer.renew(renewals)
