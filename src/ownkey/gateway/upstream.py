@@ -250,11 +250,12 @@ class Pool:
             while origin.idle and origin.idle[0].idle_since <= oldest:
                 origin.idle.pop(0).close()
 
-    def connect(self, origin: Origin, done: Callable[[Connection | Exception], None]) -> None:
-        """Open a connection; ``done`` gets it, or ``TimeoutError`` or ``OSError``."""
+    def connect(self, origin: Origin, done: Callable[[Connection | Exception], None]) -> asyncio.Task[None]:
+        """Open a connection; ``done`` gets it, or ``TimeoutError`` or ``OSError``, or nothing if this is cancelled."""
         task = asyncio.get_running_loop().create_task(self._connect(origin, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection that was opened and not used."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ownkey.gateway import estimates, sse
 from ownkey.gateway.call import Call
 from ownkey.gateway.dialects.reported import Reported
-from ownkey.gateway.inflate import Inflater
+from ownkey.gateway.inflate import Inflater, knows
 from ownkey.gateway.readers import DocumentReader, EventReader, Reader, TextReader, form_of
 from ownkey.metering.usage import NOTHING_USED, Usage
 
@@ -33,8 +33,8 @@ class ReplyWatch:
         self._reader: Reader | None = None
         if content_encoding:
             encoding = content_encoding.strip().lower()
-            if encoding in ("gzip", "x-gzip", "deflate"):
-                self._inflater = Inflater()
+            if knows(encoding):
+                self._inflater = Inflater(encoding)
             elif encoding != "identity":
                 self._reader = TextReader(call.endpoint.dialect)
 
