@@ -96,11 +96,25 @@ class Expired(OwnkeyError):
     sentence = "This link was used already or has expired. Ask for a new one."
 
 
+class RequestTimedOut(OwnkeyError):
+    """The request did not arrive in time: its head was not whole, or its body came too slowly."""
+
+    code, status = "request_timed_out", 408
+    sentence = "The request did not arrive in time. Send it again, without pauses."
+
+
 class RequestTooLarge(OwnkeyError):
     """The body is larger than we accept."""
 
     code, status = "request_too_large", 413
     sentence = "The request body is too large."
+
+
+class HeadTooLarge(OwnkeyError):
+    """The head of the request is larger than we accept."""
+
+    code, status = "head_too_large", 431
+    sentence = "The head of the request is too large. Send fewer or shorter header fields, or a shorter address."
 
 
 class TooManyAttempts(OwnkeyError):

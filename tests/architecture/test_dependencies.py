@@ -69,10 +69,11 @@ def test_no_version_with_a_known_hole() -> None:
 def test_what_is_imported_is_declared() -> None:
     """The product imports only what it declares itself; nothing that merely comes along with something else."""
     declared = {canonicalize_name(requirement.name) for requirement in _runtime()}
+    standard = sys.stdlib_module_names | {"compression"}  # since Python 3.14
     distributions = packages_distributions()
     undeclared = set()
     for file, module in modules().items():
-        for name in _imported(module) - sys.stdlib_module_names - {"ownkey"}:
+        for name in _imported(module) - standard - {"ownkey"}:
             if not {canonicalize_name(distribution) for distribution in distributions.get(name, [name])} & declared:
                 undeclared.add(f"{file}: {name}")
     assert undeclared == set()

@@ -284,8 +284,8 @@ def test_a_broken_chunk_is_answered(customer: Customer, service: Service) -> Non
 
 @pytest.mark.parametrize("head", [b"x-large: " + b"y" * 70_000, b"\r\n".join(b"x-%d: y" % n for n in range(9_000))])
 def test_a_head_has_a_limit(customer: Customer, service: Service, provider: FakeProvider, head: bytes) -> None:
-    """More than 64 KiB of header fields is 400 and a closed connection, whoever sends it."""
+    """More than 64 KiB of header fields is 431 `head_too_large` and a closed connection, whoever sends it."""
     with Wire(service.url) as wire:
         wire.send(post(CHAT, customer.token, chat()).replace(b"Host: here", head))
-        assert wire.reply().status == 400
+        assert wire.reply().status == 431
     assert provider.requests == []

@@ -60,7 +60,8 @@ SLUGS = {"alibaba": "qwen", "bedrock_mantle": "bedrock"}
 
 def provider_of(one: Recording) -> Provider:
     """The row that serves a recording; a company without a row is read as OpenAI's format."""
-    return PROVIDERS.get(SLUGS.get(one["provider"], one["provider"])) or PROVIDERS["openai"]
+    name = one["provider"]
+    return PROVIDERS.get(SLUGS.get(name, name)) or PROVIDERS["openai"]
 
 
 def call_of(one: Recording) -> Call:

@@ -7,6 +7,7 @@ the last bytes of the reply leave.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from ownkey.errors import Internal, OwnkeyError, ProviderFailed
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.call import Call
 from ownkey.gateway.client import Client, Delivery
+from ownkey.gateway.inflate import readable
 from ownkey.gateway.routing import Route, admission_request, key_rejected
 from ownkey.gateway.upstream import Connection
 from ownkey.gateway.usage_filter import UsageChunkFilter
@@ -38,7 +40,7 @@ class Exchange:
     """A call on its way: ``start`` sets it going, ``client_gone`` and ``expire`` may cut it short."""
 
     __slots__ = (
-        "_admission", "_caller", "_connection", "_delivery", "_error", "_filter", "_forwarded", "_relay",
+        "_admission", "_caller", "_connecting", "_connection", "_delivery", "_error", "_filter", "_forwarded", "_relay",
         "_reply_headers", "_route", "_sent", "_settled", "_started_ms", "_status", "_watch", "call",
         "paused", "refusal", "request_id", "started", "touched",
     )  # fmt: skip
@@ -56,6 +58,7 @@ class Exchange:
         self._started_ms = relay.now_ms()
         self._admission: Admission | None = None
         self._route: Route | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._connection: Connection | None = None
         self._watch: ReplyWatch | None = None
         self._filter: UsageChunkFilter | None = None
@@ -112,13 +115,13 @@ class Exchange:
         if connection is not None:
             self._send(connection)
         else:
-            self._relay.reach(route, self._connected)
+            self._connecting = self._relay.reach(route, self._connected)
 
     # Forward
 
     def _connected(self, outcome: Connection | Exception) -> None:
-        assert self._admission is not None
-        admission = self._admission
+        self._connecting, admission = None, self._admission
+        assert admission is not None
         if isinstance(outcome, Exception):
             self._release(self._relay.unreached(self.call.provider, admission.key, outcome))
         elif admission.key is None:
@@ -197,14 +200,9 @@ class Exchange:
             self._error = []
             self._reply_headers = headers
             return
-        content_type = content_encoding = ""
-        for name, value in headers:
-            if name == b"content-type":
-                content_type = value.decode("latin-1")
-            elif name == b"content-encoding":
-                content_encoding = value.decode("latin-1")
-        self._watch = ReplyWatch(self.call, content_type, content_encoding, headers)
-        if "event-stream" not in content_type or content_encoding not in ("", "identity"):
+        content_type, coding = header_rules.content_of(headers)
+        self._watch = ReplyWatch(self.call, content_type, coding, headers)
+        if "event-stream" not in content_type or coding not in ("", "identity"):
             self._filter = None
         self._begin(status, headers, None if self._filter else length)
 
@@ -242,12 +240,14 @@ class Exchange:
         assert self._error is not None
         assert self._admission is not None
         assert self._route is not None
-        if sum(map(len, self._error)) < _LONGEST_ERROR:
-            self._error += pieces
-        if not complete:
+        self._error += pieces
+        if complete:
+            self._connection = None
+        elif sum(map(len, self._error)) < _LONGEST_ERROR:
             return
-        self._connection = None
-        body = redact(b"".join(self._error), *self._route.secrets)
+        self._drop_connection()
+        body, self._reply_headers = readable(b"".join(self._error), self._reply_headers, _LONGEST_ERROR)
+        body = redact(body, *self._route.secrets)
         failure = classify(self.call.provider, self._status, body)
         own_key = self._admission.key
         self._relay.refused(self._route, own_key, failure, body)
@@ -298,29 +298,28 @@ class Exchange:
 
     def _fail(self, error: OwnkeyError) -> None:
         """The provider failed after the call was sent: charge what it had generated, and say so to the client."""
-        if self._watch is not None:
-            usage = self._watch.usage(False)
-        elif isinstance(error, ProviderFailed):
-            usage = NOTHING_USED  # it broke off without a word
-        else:  # it was working when we lost patience
-            usage = Usage(input_tokens=self.call.input_estimate(), estimated=True)
+        usage = self._used_so_far(free=isinstance(error, ProviderFailed))
         self._settle("failed", usage, lambda: self._break_off(error))
+
+    def _used_so_far(self, free: bool) -> Usage:
+        """What a call that broke off has used. ``free``: it cost nothing without a reply; else it was worked on."""
+        if self._watch is not None:
+            return self._watch.usage(False)
+        return NOTHING_USED if free else Usage(input_tokens=self.call.input_estimate(), estimated=True)
 
     # Ways to end
 
     def client_gone(self) -> None:
         """The client hung up: stop the provider at once, and charge what it had generated."""
         self._delivery.gone = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+            self._release(ProviderFailed())
         if not self._sent or self._settled:
             return
         self._drop_connection()
-        if self._watch is not None:
-            usage = self._watch.usage(False)
-        elif self._error is not None:
-            usage = NOTHING_USED
-        else:
-            usage = Usage(input_tokens=self.call.input_estimate(), estimated=True)
-        self._settle("cancelled", usage, self._done)
+        self._settle("cancelled", self._used_so_far(free=self._error is not None), self._done)
 
     def expire(self, error: OwnkeyError) -> None:
         """The provider or the client was silent for too long, or we are stopping."""

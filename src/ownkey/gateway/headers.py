@@ -73,6 +73,18 @@ def reply_block(headers: list[tuple[bytes, bytes]], request_id: str, admission: 
     return b"".join(lines)
 
 
+def content_of(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+    """Content type and content coding of a reply, the coding in lower case; both empty if not said."""
+    content_type = coding = ""
+    for name, value in headers:
+        if name == b"content-type":
+            content_type = value.decode("latin-1")
+        elif name == b"content-encoding":  # said twice, it is applied twice
+            said = value.decode("latin-1").strip().lower()
+            coding = f"{coding}, {said}" if coding else said
+    return content_type, coding
+
+
 def error_block(error: OwnkeyError, request_id: str, content_type: str = "application/json") -> bytes:
     """The header lines of an error of ours."""
     lines = {"content-type": content_type, "x-request-id": request_id, "cache-control": "no-store", **error.headers}

@@ -1,182 +1,33 @@
 """The asyncio protocol on our port: reads requests, keeps gateway paths, hands every other path to the pages.
 
 A connection may carry both kinds, one after the other. Parsing is httptools', strict; the pages' side is uvicorn's.
+After bytes that are no request nothing more is read: what was asked before them is answered, then they are, and the
+connection ends. So nothing that one reader takes for a body is ever taken for a request by another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
-from urllib.parse import unquote_plus
 
 import httptools
-import structlog
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from ownkey.credentials import token_hash
-from ownkey.errors import Internal, InvalidRequest, NotAuthenticated, OwnkeyError, RequestTooLarge
+from ownkey.errors import HeadTooLarge, InvalidRequest, OwnkeyError, RequestTimedOut, RequestTooLarge, Unavailable
 from ownkey.gateway import headers as header_rules
-from ownkey.gateway.call import read_call
-from ownkey.gateway.endpoints import find_endpoint
-from ownkey.gateway.exchange import Exchange
+from ownkey.gateway.inbound import Inbound
 from ownkey.gateway.relay import Relay
+from ownkey.gateway.request_head import check_head
+from ownkey.gateway.sockets import has_hung_up
 from ownkey.ids import new_id
-from ownkey.metering.reservations import Caller
-from ownkey.providers.provider import Provider
-
-log = structlog.get_logger(__name__)
 
 _LARGEST_HEAD = 65_536
-_TOKEN_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
-
-
-class Inbound:
-    """One gateway request of a connection, and the reply to it.
-
-    Stands where uvicorn keeps its own request cycle, so that its keep-alive, pipelining and shutdown cover both.
-    """
-
-    def __init__(self, listener: Listener, provider: Provider, path: bytes, query: bytes, keep_alive: bool) -> None:
-        self.listener = listener
-        self.provider = provider
-        self.path = path
-        self.query = query
-        self.method = listener.parser.get_method().decode("ascii")
-        self.headers = list(listener.headers)  # trailers, which come later, are no headers
-        self.version_1_0 = listener.parser.get_http_version() == "1.0"
-        self.keep_alive = keep_alive
-        self.response_complete = False
-        self.disconnected = False  # these two are uvicorn's, which signals its cycles through them
-        self.message_event = listener
-        self.size = 0
-        self.body: list[bytes] = []
-        self.complete = False
-        self.expects_continue = listener.expect_100_continue
-        self.has_turn = False
-        self.too_large = False
-        self.exchange: Exchange | None = None
-        self._out: list[bytes] = []
-        self._chunked = False
-        self._bodiless = False
-
-    # The request
-
-    def receive(self, body: bytes) -> None:
-        """Some of the request's body; beyond the limit it is dropped and the request refused."""
-        self.size += len(body)
-        if self.size <= self.listener.relay.node.settings.max_request_bytes:
-            self.body.append(body)
-        elif not self.too_large:
-            self.too_large = True
-            self.body.clear()
-            self.start_if_ready()
-
-    def start_if_ready(self) -> None:
-        """Go, once the request is whole (or too large) and no earlier one of this connection waits for its reply."""
-        ready = self.complete or self.too_large
-        if ready and self.has_turn and self.exchange is None and not self.response_complete:
-            self.listener.in_flight = self
-            self._start()
-
-    def _start(self) -> None:
-        request_id = new_id("req")
-        try:
-            if self.too_large:
-                limit = self.listener.relay.node.settings.max_request_bytes
-                raise RequestTooLarge(f"The request body is larger than {limit:,} bytes.")
-            token, query = find_token(self.headers, self.query)
-            body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
-            call = read_call(
-                self.provider, self.method, self.path.decode("ascii"), query.decode("latin-1"), self.headers, body
-            )
-            if call.endpoint.refused:
-                raise InvalidRequest("Realtime and WebSocket connections are not supported. Use the HTTP API.")
-            relay = self.listener.relay
-            self.exchange = Exchange(
-                relay,
-                self,
-                Caller(token_hash=token_hash(token)),
-                call,
-                header_rules.request_block(self.headers),
-                request_id,
-            )
-        except OwnkeyError as error:
-            self.refuse(error, request_id)
-        except Exception:  # a request must get a reply whatever we did wrong
-            log.exception("a request could not be read", request_id=request_id)
-            self.refuse(Internal(), request_id)
-        else:
-            self.body = []
-            self.exchange.start()
-
-    def refuse(self, error: OwnkeyError, request_id: str) -> None:
-        """Answer with an error of ours; one about the body's size also ends the connection."""
-        dialect = find_endpoint(self.provider, self.method, self.path.decode("latin-1")).dialect
-        body = dialect.error_body(error, request_id)
-        if not self.complete:
-            self.keep_alive = False
-        self.begin(error.status, header_rules.error_block(error, request_id), len(body))
-        self.write(body)
-        self.end()
-
-    # The reply
-
-    def begin(self, status: int, headers: bytes, length: int | None) -> None:
-        """The head; the body's framing follows from its length and the client's version of HTTP.
-
-        Begun anew before anything was sent, it takes the place of the first: an error instead of a reply that broke.
-        """
-        self._out.clear()
-        self._bodiless = self.method == "HEAD" or status in (204, 304)
-        self._chunked = length is None and not self._bodiless and not self.version_1_0
-        self._out += (STATUS_LINE[status], headers)
-        if self._chunked:
-            self._out.append(b"transfer-encoding: chunked\r\n")
-        elif length is not None:
-            self._out.append(b"content-length: %d\r\n" % length)
-        else:
-            self.keep_alive = self.keep_alive and self._bodiless
-        self._out.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-
-    def write(self, data: bytes) -> None:
-        """Some of the body."""
-        if not data or self._bodiless:
-            return
-        if self._chunked:
-            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
-        else:
-            self._out.append(data)
-
-    def flush(self) -> None:
-        """Send what was gathered, in one write."""
-        if self._out:
-            self.listener.transport.write(b"".join(self._out))
-            self._out.clear()
-            if self.exchange is not None and self.listener.flow.write_paused:
-                self.exchange.pause()  # the client was behind already, and we are only told when it falls behind
-
-    def end(self) -> None:
-        """The reply is whole; the connection goes on to its next request."""
-        if self._chunked:
-            self._out.append(b"0\r\n\r\n")
-        self.flush()
-        self.response_complete = True
-        self.exchange = None
-        self.listener.in_flight = None
-        if not self.keep_alive:
-            self.listener.transport.close()
-        self.listener.on_response_complete()
-
-    def abort(self) -> None:
-        """Send what was gathered and close without the mark of a whole reply."""
-        self.flush()
-        self.response_complete = True
-        if self._chunked:
-            self.listener.transport.close()
-        else:  # its end is the connection's, and must not look like a whole reply's
-            self.listener.transport.abort()
+"""Bytes of a head, of trailers, or of framing without any content; also the most that is parsed in one go."""
+_LARGEST_PAGE_BODY = 1_048_576
+_NOT_HTTP = "The request is not valid HTTP."
 
 
 class Listener(HttpToolsProtocol):
@@ -188,10 +39,29 @@ class Listener(HttpToolsProtocol):
         super().__init__(config=config, server_state=server_state, app_state=app_state)
         self.relay = relay
         self.in_flight: Inbound | None = None
-        self._head_size = 0
+        self._open = False  # a request has begun and is not whole
+        self._in_head = False
+        self._moved = False  # this read brought some of a body, or the end of a request
+        self._stray = 0  # bytes since then
+        self._page_body = 0
+        self._deaf = False  # whatever still comes is not looked at
+        self._lingering = False  # all is said; the other side may read it before we close
+        self._last_words: OwnkeyError | None = None  # for when the replies before it are out
+        self._phase: tuple[str, object] = ("", None)
+        self._since = 0.0
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is here; one too many is told so."""
+        super().connection_made(transport)
+        self.relay.clients.add(self)
+        if len(self.relay.clients) > self.relay.most_clients:
+            self._answer(Unavailable("There are too many connections. Try again shortly."))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: so is the call it was waiting for."""
+        self.relay.clients.discard(self)
         super().connection_lost(exc)
         inbound, self.in_flight = self.in_flight, None
         if inbound is not None:
@@ -199,71 +69,141 @@ class Listener(HttpToolsProtocol):
             if inbound.exchange is not None:
                 inbound.exchange.client_gone()
 
+    def data_received(self, data: bytes) -> None:
+        """Some bytes of requests."""
+        if self._deaf:
+            return
+        if len(data) <= _LARGEST_HEAD:
+            self._parse(data)
+            return
+        whole = memoryview(data)
+        for start in range(0, len(data), _LARGEST_HEAD):
+            if not self._deaf:
+                self._parse(whole[start : start + _LARGEST_HEAD])
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # refused or ignored, and no request can follow it
+            self._deaf = True
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._reject(cause if isinstance(cause, OwnkeyError) else InvalidRequest(_NOT_HTTP))
+        else:
+            if self._open and not self._deaf:
+                self._not_whole_yet(len(data))
+
+    def _not_whole_yet(self, size: int) -> None:
+        """A read ended within a request."""
+        if self._moved:
+            self._moved = False
+            self._stray = 0
+        else:
+            self._stray += size
+            if self._stray >= _LARGEST_HEAD:
+                self._reject(HeadTooLarge())
+                return
+        cycle: Any = self.cycle
+        if not self._in_head and isinstance(cycle, Inbound) and cycle.has_turn:
+            cycle.await_body()
+
+    # The parser's side
+
     def set(self) -> None:
         """uvicorn signals a request's cycle through an event; a gateway request needs no signal."""
 
     def on_message_begin(self) -> None:
         """A request begins; what only the pages need of it is made when it turns out to be theirs."""
+        if self._deaf:
+            raise ValueError("nothing is read any more")
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._head_size = 0
-
-    def on_url(self, url: bytes) -> None:
-        """Some of the target."""
-        self._grow_head(len(url))
-        self.url += url
+        self._open = self._in_head = True
+        self._moved = False
+        self._stray = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header field, or one of the fields after a chunked body."""
-        self._grow_head(len(name) + len(value) + 4)
-        super().on_header(name, value)
-
-    def _grow_head(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > _LARGEST_HEAD:
-            raise ValueError("the head of the request is too large")  # ends the parsing with a 400
+        """One header field. Those that come after a chunked body are dropped: they are no headers."""
+        if self._in_head:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole: is it for the gateway?"""
+        version = self.parser.get_http_version()
+        length = check_head(version, self.url, self.headers)
         path, _, query = self.url.partition(b"?")
         segment, slash, _ = path[1:].partition(b"/")
-        provider = self.relay.by_segment.get(segment) if path[:1] == b"/" and slash else None
+        provider = self.relay.by_segment.get(segment) if slash else None
         if provider is None:
-            url, headers, expects = self.url, self.headers, self.expect_100_continue
-            super().on_message_begin()
-            self.url, self.expect_100_continue = url, expects
-            self.headers += headers  # the scope holds this very list
-            super().on_headers_complete()
-            self.headers = []
+            self._begin_page(length)
             return
+        self._in_head = False
         existing = self.cycle
-        keep_alive = self.parser.should_keep_alive() and not self.parser.should_upgrade()
-        inbound = Inbound(self, provider, path[1 + len(segment) :], query, keep_alive)
+        parser = self.parser
+        keep_alive = parser.should_keep_alive() and not parser.should_upgrade() and version == "1.1"
+        inbound = Inbound(self, provider, path[1 + len(segment) :], query, length, keep_alive)
         self.cycle = inbound  # type: ignore[assignment]
         if existing is not None and not existing.response_complete:
             self.flow.pause_reading()
             self.pipeline.appendleft((inbound, self.app))  # type: ignore[arg-type]
-            return
-        inbound.has_turn = True
-        if self.expect_100_continue:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        else:
+            inbound.has_turn = True
+
+    def _begin_page(self, length: int | None) -> None:
+        """A request for a page or the management API: uvicorn's from here on."""
+        if length is not None and length > _LARGEST_PAGE_BODY:
+            raise RequestTooLarge
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers  # the scope holds this very list
+        self._page_body = 0
+        super().on_headers_complete()
+        self._in_head = False
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Some of a body, for whichever kind of request it belongs to."""
+        self._moved = True
         if isinstance(self.cycle, Inbound):
             self.cycle.receive(body)
-        else:
-            super().on_body(body)
+            return
+        self._page_body += len(body)
+        if self._page_body > _LARGEST_PAGE_BODY:
+            raise RequestTooLarge
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is whole; a gateway request starts only now."""
+        self._open = False
+        self._moved = True
         inbound = self.cycle
+        if not inbound.keep_alive:
+            self._deaf = True
         if not isinstance(inbound, Inbound):
             super().on_message_complete()
             return
         inbound.complete = True
         inbound.start_if_ready()
+
+    # Turns
+
+    def on_response_complete(self) -> None:
+        """A reply is out: the turn of the next request, or of what is to be said about bytes that were none."""
+        self.server_state.total_requests += 1
+        if self._lingering or self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self._last_words is not None:
+            self._answer(self._last_words)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if isinstance(cycle, Inbound):
@@ -276,24 +216,104 @@ class Listener(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         inbound.has_turn = True
-        if inbound.expects_continue and not inbound.complete:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not inbound.complete:
+            inbound.await_body()
         inbound.start_if_ready()
 
-    def send_400_response(self, msg: str) -> None:
-        """What cannot be parsed is answered and the connection closed; the rest of it is never taken for a request."""
+    # The end
+
+    def _reject(self, error: OwnkeyError) -> None:
+        """Read no further: answer what is wrong when its turn has come, and end the connection."""
+        if self._deaf:
+            return
+        self._deaf = True
         cycle: Any = self.cycle
-        unstarted = isinstance(cycle, Inbound) and cycle.has_turn and cycle.exchange is None
-        if cycle is None or cycle.response_complete or unstarted:
-            body = (
-                b'{"type":"about:blank","title":"Bad Request","status":400,"code":"invalid_request","detail":"%b"}'
-                % (msg.encode())
-            )
-            head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(
-                body
-            )
-            self.transport.write(STATUS_LINE[400] + head + body)
-        self.transport.close()
+        if self._open and not self._in_head:  # the newest request is the one that broke
+            if self.pipeline and self.pipeline[0][0] is cycle:
+                self.pipeline.popleft()
+                self._last_words = error
+            elif isinstance(cycle, Inbound):
+                if cycle.has_turn and not cycle.response_complete:
+                    cycle.refuse(error, new_id("req"))
+                else:
+                    self._last_words = error
+            else:
+                self._reject_page(cycle, error)
+        elif cycle is None or cycle.response_complete:
+            self._answer(error)
+        else:
+            self._last_words = error
+
+    def _reject_page(self, cycle: RequestResponseCycle, error: OwnkeyError) -> None:
+        """The body of a page's request broke while the page was reading it, or after it had answered."""
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if cycle.response_started:
+            self.finish(whole=False)
+        else:
+            self._answer(error)
+
+    def _answer(self, error: OwnkeyError) -> None:
+        """An error that belongs to no request; the connection ends with it."""
+        request_id = new_id("req")
+        problem = {"type": "about:blank", "status": error.status, "code": error.code, "detail": error.message}
+        body = json.dumps({**problem, "request_id": request_id}).encode()
+        head = header_rules.error_block(error, request_id, "application/problem+json")
+        length = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(b"".join((STATUS_LINE[error.status], head, length, body)))
+        self.finish(whole=False)
+
+    def finish(self, whole: bool) -> None:
+        """All is said. Unless the request is ``whole``, close only when the client had time to read it.
+
+        A socket that is closed while bytes of the other side are unread is reset, and the reply may be lost.
+        """
+        self._deaf = True
+        if whole:
+            self.transport.close()
+        else:
+            self._lingering = True
+            self.flow.resume_reading()
+            self.transport.write_eof()
+
+    def look_after(self, now: float) -> None:
+        """Once a second: end a connection that has waited for its client for too long (``Patience``)."""
+        if self.flow.read_paused and has_hung_up(self.transport):
+            self.transport.abort()  # we would not hear of it before its next request has its turn
+            return
+        phase = (self._waits_for(), self.cycle)
+        if phase != self._phase:
+            self._phase, self._since = phase, now
+            return
+        waited, patience = now - self._since, self.relay.patience
+        match phase[0]:
+            case "closing" if waited > patience.closing:
+                self.transport.abort()
+            case "idle" if waited > patience.idle:
+                self._deaf = True
+                self.transport.close()
+            case "head" if waited > patience.head:
+                self._reject(RequestTimedOut())
+            case "body" if waited > patience.body + self._body_so_far() / patience.body_rate:
+                self._reject(RequestTimedOut())
+            case "reader" if waited > patience.reader:
+                self.transport.abort()
+
+    def _waits_for(self) -> str:
+        """What of the client this connection waits for; nothing if it is our turn, or its provider's."""
+        if self._lingering or self.transport.is_closing():
+            return "closing"
+        if self.flow.read_paused:
+            return "reader" if self.flow.write_paused and self.in_flight is None else ""
+        if self._open:
+            return "head" if self._in_head else "body"
+        if self.cycle is None or self.cycle.response_complete:
+            return "idle"
+        return "reader" if self.flow.write_paused and self.in_flight is None else ""
+
+    def _body_so_far(self) -> int:
+        cycle: Any = self.cycle
+        return cycle.size if isinstance(cycle, Inbound) else self._page_body
 
     def pause_writing(self) -> None:
         """The client reads slowly: the provider has to wait."""
@@ -306,37 +326,6 @@ class Listener(HttpToolsProtocol):
         super().resume_writing()
         if self.in_flight is not None and self.in_flight.exchange is not None:
             self.in_flight.exchange.resume()
-
-
-def find_token(headers: list[tuple[bytes, bytes]], query: bytes) -> tuple[str, bytes]:
-    """The API token, from whichever place this SDK sends its key; and the query without ``key``.
-
-    Raises ``NotAuthenticated`` if there is none and ``InvalidRequest`` if there are two different ones.
-    """
-    found: set[str] = set()
-    for name, value in headers:
-        if name in _TOKEN_HEADERS:
-            found.add(value.strip().decode("latin-1"))
-        elif name == b"authorization":
-            scheme, _, token = value.strip().partition(b" ")
-            if scheme.lower() != b"bearer":
-                raise NotAuthenticated("Send the API token as 'Authorization: Bearer ownkey_…'.")
-            found.add(token.strip().decode("latin-1"))
-    if b"key" in query or b"%" in query:
-        kept = []
-        for part in query.split(b"&"):
-            name, _, value = part.partition(b"=")
-            if unquote_plus(name.decode("latin-1")) == "key":
-                found.add(unquote_plus(value.decode("latin-1")))
-            else:
-                kept.append(part)
-        query = b"&".join(kept)
-    found.discard("")
-    if len(found) > 1:
-        raise InvalidRequest("The request carries two different API tokens. Send one.")
-    if not found:
-        raise NotAuthenticated
-    return found.pop(), query
 
 
 def listener_factory(relay: Relay) -> type[asyncio.Protocol]:

@@ -12,6 +12,7 @@ import structlog
 from ownkey.errors import OwnkeyError, ProviderFailed, ProviderTimedOut, Unavailable
 from ownkey.gateway.exchange import Exchange
 from ownkey.gateway.metrics import Metrics
+from ownkey.gateway.patience import Patience, Sweepable
 from ownkey.gateway.routing import Route, Router, key_rejected
 from ownkey.gateway.upstream import Connection, Pool
 from ownkey.metering.reservations import Admission, KeyRow
@@ -50,6 +51,9 @@ class Relay:
         self.by_segment = {slug.encode(): provider for slug, provider in node.providers.items()}
         self.metrics = Metrics()
         self.active: dict[str, Exchange] = {}
+        self.clients: set[Sweepable] = set()
+        self.most_clients = 10_000
+        self.patience = Patience(reader=node.settings.idle_timeout)
         self.stopping = False
         self.now: Callable[[], float] = time.monotonic
         self._weights = {code: plan.weights for code, plan in node.catalogue.items()}
@@ -101,13 +105,23 @@ class Relay:
                 self._write(provider_keys.note_broken(self.node.db, provider_keys.SealedKey(*admission.key)))
             raise
 
-    def reach(self, route: Route, done: Callable[[Connection | Exception], None]) -> None:
-        """Open a connection, after waiting for an access token where there is none; ``done`` gets what ``Pool`` gives,
-        or ``TokenRefused`` or ``TokenServiceFailed``."""
+    def reach(self, route: Route, done: Callable[[Connection | Exception], None]) -> asyncio.Task[None] | None:
+        """Open a connection, after waiting for an access token where there is none.
+
+        ``done`` gets what ``Pool`` gives, or ``TokenRefused`` or ``TokenServiceFailed``; it gets nothing if the task,
+        which only the connecting has, is cancelled.
+        """
         if route.access is None or route.access.usable():
-            self.pool.connect(route.origin, done)
-        else:
-            route.access.wait(lambda error: done(error) if error else self.pool.connect(route.origin, done))
+            return self.pool.connect(route.origin, done)
+
+        def go_on(error: Exception | None) -> None:
+            if error is not None:
+                done(error)
+            else:
+                self.pool.connect(route.origin, done)
+
+        route.access.wait(go_on)
+        return None
 
     def unreached(self, provider: Provider, key: KeyRow | None, error: Exception) -> OwnkeyError:
         """What the caller is told when a call could not be sent."""
@@ -180,6 +194,11 @@ class Relay:
                     renewals.append(renewal)
             except Exception:  # the others must not lose their leases over it
                 log.exception("an exchange could not be looked after", request_id=exchange.request_id)
+        for client in list(self.clients):
+            try:
+                client.look_after(now)
+            except Exception:
+                log.exception("a connection could not be looked after")
         self.pool.close_idle()
         if renewals:
             self.writer.renew(renewals)

@@ -15,12 +15,17 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from ownkey.gateway.sockets import has_news
 from ownkey.providers.addresses import Guard
 from ownkey.providers.outbound import tls_context
 
 _MOST_IDLE = 512
 # Seconds after which an unused connection is not trusted any more.
 _LONGEST_IDLE = 30.0
+# Seconds after which one is looked at before it is used: the other side may have closed it just now.
+_TRUSTED_IDLE = 0.25
+# The most bytes of a reply that are neither its body nor its end: its head, trailers, framing.
+_LARGEST_HEAD = 65_536
 
 
 class Receiver(Protocol):
@@ -75,13 +80,25 @@ class Connection(asyncio.Protocol):
         self._begun = False
         self._complete = False
         self._keep = False
+        self._stray = 0
 
     def request(self, data: bytes, receiver: Receiver, headless: bool) -> None:
         """Send a whole request; ``headless`` is for HEAD, whose reply has no body whatever its head says."""
         self.receiver = receiver
         self._headless = headless
         self._keep = False
+        self._stray = 0
         self.transport.write(data)
+
+    def is_usable(self) -> bool:
+        """Whether an idle connection is still open, as far as this machine knows.
+
+        What is sent into a connection that the provider closes at that moment fails the call: it is never sent twice,
+        because a provider may have worked on it, and bill it.
+        """
+        if self.transport.is_closing():
+            return False
+        return time.monotonic() - self.idle_since < _TRUSTED_IDLE or not has_news(self.transport)
 
     def close(self) -> None:
         """Drop the connection now, with whatever reply is under way."""
@@ -114,7 +131,12 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._finish(receiver, pieces)
         elif pieces:
+            self._stray = 0
             receiver.on_data(pieces, False)
+        else:
+            self._stray += len(data)
+            if self._stray > _LARGEST_HEAD:
+                self._break(receiver, "the head of the reply is too large")
 
     def connection_lost(self, error: Exception | None) -> None:
         """Closed: the end of a reply that is framed by it, and the breaking of any other."""
@@ -138,8 +160,9 @@ class Connection(asyncio.Protocol):
             raise ValueError("bytes after the reply")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header field."""
-        self._headers.append((name.lower(), value))
+        """One header field; what comes after a body is none, least of all of the next reply."""
+        if not self._begun:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is whole: tell it, unless it is an interim one."""
@@ -147,6 +170,9 @@ class Connection(asyncio.Protocol):
         headers, self._headers = self._headers, []
         if not 100 <= status <= 599:
             raise ValueError("no status of HTTP")
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise ValueError("no version of HTTP that we speak")
         if status < 200 or self.receiver is None:
             return
         length, chunked = None, False
@@ -154,6 +180,8 @@ class Connection(asyncio.Protocol):
             if name == b"content-length":
                 length = int(value)
             elif name == b"transfer-encoding":
+                if value.strip().lower() != b"chunked" or version == "1.0":
+                    raise ValueError("not a framing that we asked for")
                 chunked = True
         bodiless = self._headless or status in (204, 304)
         self._until_end = not chunked and length is None and not bodiless
@@ -216,7 +244,7 @@ class Pool:
         idle, oldest = origin.idle, time.monotonic() - _LONGEST_IDLE
         while idle:
             connection = idle.pop()
-            if connection.idle_since > oldest and not connection.transport.is_closing():
+            if connection.idle_since > oldest and connection.is_usable():
                 return connection
             connection.close()
         return None
@@ -228,11 +256,15 @@ class Pool:
             while origin.idle and origin.idle[0].idle_since <= oldest:
                 origin.idle.pop(0).close()
 
-    def connect(self, origin: Origin, done: Callable[[Connection | Exception], None]) -> None:
-        """Open a connection; ``done`` gets it, or ``TimeoutError`` or ``OSError`` (``HostForbidden`` among them)."""
+    def connect(self, origin: Origin, done: Callable[[Connection | Exception], None]) -> asyncio.Task[None]:
+        """Open a connection; ``done`` gets it, or ``TimeoutError`` or ``OSError`` (``HostForbidden`` among them).
+
+        It gets nothing if the task is cancelled.
+        """
         task = asyncio.get_running_loop().create_task(self._connect(origin, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection that was opened and not used."""

@@ -10,7 +10,7 @@ from ownkey.gateway import estimates, sse
 from ownkey.gateway.call import Call
 from ownkey.gateway.dialects.dialect import Headers
 from ownkey.gateway.dialects.reported import Reported
-from ownkey.gateway.inflate import Inflater
+from ownkey.gateway.inflate import Inflater, knows
 from ownkey.gateway.readers import DocumentReader, EventReader, FrameReader, LineReader, Reader, TextReader, form_of
 from ownkey.metering.usage import NOTHING_USED, Usage
 
@@ -35,8 +35,8 @@ class ReplyWatch:
         self._in_head = call.endpoint.dialect.reported_in_headers(headers)
         if content_encoding:
             encoding = content_encoding.strip().lower()
-            if encoding in ("gzip", "x-gzip", "deflate"):
-                self._inflater = Inflater()
+            if knows(encoding):
+                self._inflater = Inflater(encoding)
             elif encoding != "identity":
                 self._reader = TextReader(call.endpoint.dialect)
 

@@ -8,6 +8,7 @@ import sys
 import zlib
 from typing import Any
 
+import brotli
 import pytest
 
 from ownkey.gateway.call import Call
@@ -24,6 +25,11 @@ from tests.unit.gateway.samples import (
     named,
     openai_chunk,
 )
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 EVENTS, JSON = "text/event-stream; charset=utf-8", "application/json"
 STREAMS = {"openai": OPENAI_STREAM, "anthropic": ANTHROPIC_STREAM, "gemini": GEMINI_STREAM}
@@ -55,9 +61,9 @@ def test_a_whole_stream_is_exact(slug: str, content_type: str, finished: bool) -
 
 
 @pytest.mark.parametrize("slug", STREAMS)
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate", "two members"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate", "two members", "br", "zstd"])
 def test_a_compressed_stream_is_read_too(slug: str, encoding: str) -> None:
-    """gzip and deflate, in both meanings of that word and in several members, are decoded for reading."""
+    """gzip and deflate (in both meanings of that word, in several members), brotli and zstd are decoded to read."""
     body = STREAMS[slug]
     bare = zlib.compressobj(wbits=-15)
     compressed = {
@@ -65,8 +71,10 @@ def test_a_compressed_stream_is_read_too(slug: str, encoding: str) -> None:
         "deflate": zlib.compress(body),
         "raw deflate": bare.compress(body) + bare.flush(),
         "two members": gzip.compress(body[:200]) + gzip.compress(body[200:]),
+        "br": brotli.compress(body),
+        "zstd": zstd.compress(body[:200]) + zstd.compress(body[200:]),
     }[encoding]
-    name = "deflate" if "deflate" in encoding else "gzip"
+    name = "deflate" if "deflate" in encoding else encoding if encoding in ("br", "zstd") else "gzip"
     for cut in (1, 7, len(compressed) // 2):
         watch = ReplyWatch(streamed(slug), EVENTS, name)
         watch.feed(compressed[:cut])
@@ -74,7 +82,7 @@ def test_a_compressed_stream_is_read_too(slug: str, encoding: str) -> None:
         assert watch.usage(True) == EXACT[slug]
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
+@pytest.mark.parametrize("encoding", ["compress", "gzip, gzip", ", ".join(["gzip"] * 50)])
 def test_an_unknown_encoding_is_estimated(encoding: str) -> None:
     """What cannot be read is never free."""
     usage = watched(streamed("openai"), b"\x1b" * 400, encoding=encoding)
@@ -89,14 +97,26 @@ def test_broken_compression_is_estimated(broken: bytes) -> None:
     assert usage.estimated
 
 
-def test_a_compression_bomb_is_bounded() -> None:
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd"])
+def test_a_compression_bomb_is_bounded(encoding: str) -> None:
     """A megabyte that becomes a gigabyte is read up to a limit, and what was held stays small."""
-    packer = zlib.compressobj(9, wbits=31)
-    bomb = b"".join(packer.compress(b"\0" * 1_000_000) for _ in range(300)) + packer.flush()
-    watch = ReplyWatch(streamed("openai"), EVENTS, "gzip")
+    zeros = bytes(100_000_000)
+    packed = {"gzip": gzip.compress, "br": lambda data: brotli.compress(data, quality=3), "zstd": zstd.compress}
+    bomb = packed[encoding](zeros)
+    watch = ReplyWatch(streamed("openai"), EVENTS, encoding)
     watch.feed(bomb)
     assert held(watch) < 4_000_000
     assert watch.usage(True).estimated
+
+
+def test_a_frame_may_not_ask_for_gigabytes() -> None:
+    """A zstd frame that wants a window of more than 8 MiB is not decoded, but estimated."""
+    wide: dict[int, int] = {
+        zstd.CompressionParameter.window_log: 27,
+        zstd.CompressionParameter.enable_long_distance_matching: 1,
+    }
+    usage = watched(streamed("openai"), zstd.compress(OPENAI_STREAM * 20_000, options=wide), encoding="zstd")
+    assert usage.estimated
 
 
 def test_a_plain_reply_is_exact() -> None:
