@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from scripts.bench import throughput
+from scripts.bench import paced, throughput
 from scripts.bench.plan import Plan
 from scripts.bench.report import Report
 
@@ -19,6 +19,7 @@ Measurement = Callable[[Report, Plan], None]
 MEASUREMENTS: Mapping[str, Measurement] = {
     "plain": partial(throughput.run, kind="plain"),
     "stream": partial(throughput.run, kind="stream"),
+    "paced": paced.run,
 }
 _PROGRAMS = ("nginx", "wrk", "taskset")
 

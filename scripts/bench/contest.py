@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from scripts.bench.processes import Cpu, cpu_of
 class Entrant:
     """A gateway under test: where it takes chat completions, for which tokens, and its process.
 
-    ``beside`` is the process of its database, if that is a server.
+    ``beside`` is the process of its database, if that is a server. ``headers`` and ``fields`` of the body are what it
+    wants in addition.
     """
 
     name: str
@@ -29,6 +30,12 @@ class Entrant:
     tokens: Path
     pid: int
     beside: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self, body: Mapping[str, Any], connections: int, seconds: float) -> Counted:
+        """Put it under load. Raises ``RuntimeError`` when it fails to answer."""
+        return load(self.url, self.tokens, {**body, **self.fields}, connections, seconds, headers=self.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +69,12 @@ def compete(entrants: Sequence[Entrant], how: Load) -> Mapping[str, Sequence[Rou
 
 def warm_up(entrants: Sequence[Entrant], body: Mapping[str, Any], connections: int = 16) -> int:
     """Open what is opened once. Returns how many calls were answered."""
-    return sum(load(entrant.url, entrant.tokens, body, connections, 1).requests for entrant in entrants)
+    return sum(entrant.load(body, connections, 1).requests for entrant in entrants)
 
 
 def _turn(entrant: Entrant, how: Load) -> Round:
     before, beside = cpu_of(entrant.pid), _beside(entrant)
-    counted = load(entrant.url, entrant.tokens, how.body, how.connections, how.seconds)
+    counted = entrant.load(how.body, how.connections, how.seconds)
     cpu = cpu_of(entrant.pid).since(before, counted.requests)
     return Round(counted, cpu, (_beside(entrant) - beside) / counted.requests)
 

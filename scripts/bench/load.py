@@ -19,7 +19,7 @@ local head, tail
 function init(arguments)
   wrk.method, wrk.body = 'POST', [==[{body}]==]
   wrk.headers['content-type'], wrk.headers['authorization'] = 'application/json', 'Bearer TOKEN'
-  local whole = wrk.format()
+{headers}  local whole = wrk.format()
   local from, to = string.find(whole, 'TOKEN', 1, true)
   head, tail = string.sub(whole, 1, from - 1), string.sub(whole, to + 1)
 end
@@ -65,6 +65,7 @@ def load(
     connections: int,
     seconds: float,
     *,
+    headers: Mapping[str, str] | None = None,
     first: int | None = None,
 ) -> Counted:
     """Keep so many connections busy. ``tokens`` has a token a line; ``first`` takes them in turn from the one after.
@@ -73,7 +74,8 @@ def load(
     """
     script = tokens.with_suffix(".lua")
     turn = "nil" if first is None else str(first)
-    script.write_text(_SCRIPT.format(tokens=tokens, body=json.dumps(body), first=turn))
+    more = "".join(f"  wrk.headers['{name}'] = '{value}'\n" for name, value in (headers or {}).items())
+    script.write_text(_SCRIPT.format(tokens=tokens, body=json.dumps(body), headers=more, first=turn))
     command = ["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
     done = subprocess.run([*command, "--timeout", "20s", "-s", str(script), url], capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("counted ")]
