@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from scripts.bench import paced, throughput
+from scripts.bench import latency, organizations, paced, postgres, throughput
 from scripts.bench.plan import Plan
 from scripts.bench.report import Report
 
@@ -20,6 +20,9 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "plain": partial(throughput.run, kind="plain"),
     "stream": partial(throughput.run, kind="stream"),
     "paced": paced.run,
+    "latency": latency.run,
+    "postgres": postgres.run,
+    "organizations": organizations.run,
 }
 _PROGRAMS = ("nginx", "wrk", "taskset")
 

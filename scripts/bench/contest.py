@@ -16,6 +16,8 @@ from typing import Any
 from scripts.bench.load import Counted, load
 from scripts.bench.processes import Cpu, cpu_of
 
+WARM_CONNECTIONS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
@@ -67,7 +69,7 @@ def compete(entrants: Sequence[Entrant], how: Load) -> Mapping[str, Sequence[Rou
     return rounds
 
 
-def warm_up(entrants: Sequence[Entrant], body: Mapping[str, Any], connections: int = 16) -> int:
+def warm_up(entrants: Sequence[Entrant], body: Mapping[str, Any], connections: int = WARM_CONNECTIONS) -> int:
     """Open what is opened once. Returns how many calls were answered."""
     return sum(entrant.load(body, connections, 1).requests for entrant in entrants)
 

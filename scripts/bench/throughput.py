@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench import nginx
-from scripts.bench.contest import Entrant, Round, answered, compete, middle_cpu, rate, ratios, warm_up
+from scripts.bench.contest import WARM_CONNECTIONS, Entrant, Round, answered, compete, middle_cpu, rate, ratios, warm_up
 from scripts.bench.installation import Installation, install
 from scripts.bench.plan import Plan
 from scripts.bench.processes import GATEWAY_CORE, LOAD_CORE, free_port, running
@@ -72,7 +72,7 @@ def run(report: Report, plan: Plan, kind: str) -> None:
         tokens = payers(here)
         with here.serving() as (url, pid):
             ours = [Entrant(payer, url, file, pid) for payer, file in tokens.items()]
-            calls, broken_off = warm_up(ours, body), 16 * len(ours)
+            calls, broken_off = warm_up(ours, body), WARM_CONNECTIONS * len(ours)
             warm_up([there.nginx], body)
             for connections in plan.connections:
                 results = compete([there.nginx, *ours], plan.load(body, connections))
