@@ -19,7 +19,7 @@ check: ## Formatting, lint, types and import contracts; no test
 
 bench: ## Measure the relay and print ratios; ARGS goes to the benchmark
 	@scripts/bootstrap all
-	@.venv/bin/python scripts/bench.py $(ARGS)
+	@.venv/bin/python -m scripts.bench $(ARGS)
 
 docs: ## Write the generated parts of the documentation again
 	@scripts/bootstrap all
