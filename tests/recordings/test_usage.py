@@ -60,7 +60,7 @@ SLUGS = {"alibaba": "qwen", "bedrock_mantle": "bedrock"}
 
 def provider_of(one: Recording) -> Provider:
     """The row that serves a recording; a company without a row is read as OpenAI's format."""
-    name = one["provider"]
+    name = one["provider"] or ""
     return PROVIDERS.get(SLUGS.get(name, name)) or PROVIDERS["openai"]
 
 
