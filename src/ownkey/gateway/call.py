@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -13,6 +13,7 @@ import msgspec
 
 from ownkey.errors import InvalidRequest
 from ownkey.gateway import ceilings, estimates
+from ownkey.gateway import headers as header_rules
 from ownkey.gateway.dialects.bedrock_models import INVOKE, invoke_kind
 from ownkey.gateway.endpoints import Endpoint, find_endpoint, model_in_path
 from ownkey.gateway.media import Media, media_in
@@ -44,12 +45,13 @@ LEAST_OUTPUT = 16
 _NO_FIELDS = Body()
 
 
-@dataclass(slots=True)
-class Call:
-    """One AI request, as far as we look into it.
+@dataclass(slots=True, eq=False)
+class Head:
+    """What is read of a request's head; the same for every request that repeats it.
 
-    ``output_limit`` is the caller's own cap for one choice, None if there is none; ``choices`` how many answers are
-    asked for. ``reports_usage`` says that a streamed reply will carry usage without our help.
+    ``path`` and ``query`` are what follows ``/<slug>``, the query without the caller's credential. ``model`` is the
+    one the path names, or empty. ``verb`` and ``target`` are what stands before and after an address's own prefix in
+    the provider's request line, ``passed_on`` the header lines that it gets.
     """
 
     provider: Provider
@@ -57,18 +59,54 @@ class Call:
     path: str
     query: str
     endpoint: Endpoint
-    body: bytes
+    model: str
     content_type: str
-    model: str = ""
-    stream: bool = False
-    reports_usage: bool = True
+    is_encoded: bool
+    verb: bytes
+    target: bytes
+    passed_on: bytes
+
+
+class Call:
+    """One AI request, as far as we look into it.
+
+    ``output_limit`` is the caller's own cap for one choice, None if there is none; ``choices`` how many answers are
+    asked for. ``reports_usage`` says that a streamed reply will carry usage without our help.
+    """
+
+    # Most calls leave these as they are.
+    stream = False
+    reports_usage = True
     output_limit: int | None = None
-    choices: int = 1
-    least_output: int = LEAST_OUTPUT
-    form: list[Part] | None = field(default=None, repr=False)
-    fields: Body = field(default=_NO_FIELDS, repr=False)
-    may_have_media: bool = False
-    media: Media | None = field(default=None, repr=False)
+    choices = 1
+    least_output = LEAST_OUTPUT
+    form: list[Part] | None = None
+    fields = _NO_FIELDS
+    may_have_media = False
+    media: Media | None = None
+    _ceiling: int | None = None
+
+    def __init__(self, head: Head, body: bytes) -> None:
+        self.head = head
+        self.provider = head.provider
+        self.endpoint = head.endpoint
+        self.model = head.model
+        self.body = body
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return self.head.method
+
+    @property
+    def path(self) -> str:
+        """The provider's own path."""
+        return self.head.path
+
+    @property
+    def query(self) -> str:
+        """What stands behind the path, without the caller's credential."""
+        return self.head.query
 
     @property
     def can_limit(self) -> bool:
@@ -77,11 +115,16 @@ class Call:
 
     def input_ceiling(self) -> int:
         """Never fewer than the call's input tokens: its bytes, media and unseen content by table (``ceilings``)."""
-        if not self.endpoint.generates:
-            return 0
-        if self.form is not None:
-            return ceilings.form_ceiling(self.form, len(self.body))
-        return ceilings.input_ceiling(self.endpoint.kind, self.model, self.body, self.fields, self._media())
+        if self._ceiling is None:
+            if not self.endpoint.generates:
+                self._ceiling = 0
+            elif self.form is not None:
+                self._ceiling = ceilings.form_ceiling(self.form, len(self.body))
+            else:
+                self._ceiling = ceilings.input_ceiling(
+                    self.endpoint.kind, self.model, self.body, self.fields, self._media()
+                )
+        return self._ceiling
 
     def input_estimate(self) -> int:
         """About the call's input tokens, at least 1, for a reply that does not tell."""
@@ -166,30 +209,53 @@ def without_key(query: str) -> str:
     return "&".join(pair for pair in query.split("&") if unquote(pair.partition("=")[0]).lower() != "key")
 
 
-def read_call(provider: Provider, method: str, path: str, query: str, headers: Headers, body: bytes) -> Call:
-    """Read a request to ``provider``; ``path`` and ``query`` are what follows ``/<slug>`` in its address.
+def read_head(provider: Provider, method: str, path: str, query: str, headers: Headers) -> Head:
+    """Read the head of a request to ``provider``; ``path`` and ``query`` are what follows ``/<slug>`` in its address.
 
-    Raises ``InvalidRequest`` for what we would have to guess about: an ambiguous path, a body that is not the JSON
-    object (or form) its endpoint takes, a member we act on that is there twice, or of the wrong type, or absurd.
+    Raises ``InvalidRequest`` for what we would have to guess about.
     """
     # What is long is not worth remembering.
     locate = _located if len(path) <= _LONGEST_REMEMBERED else _located.__wrapped__
     endpoint, model = locate(provider, method, path)
-    content_type = ""
+    content_type, is_encoded = "", False
     for name, value in headers:
         if name == b"content-type":
             if content_type:
                 raise InvalidRequest("The request has two Content-Type headers.")
             content_type = value.decode("latin-1")
-        elif name == b"content-encoding" and body and value.strip().lower() not in (b"", b"identity"):
-            raise InvalidRequest("Send the request body uncompressed.")
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            is_encoded = True
         elif name == b"upgrade" and b"websocket" in value.lower():
             endpoint = Endpoint("realtime", endpoint.dialect, generates=True, refused=True)
-    call = Call(provider, method, path, without_key(query) if query else "", endpoint, body, content_type)
+    query = without_key(query) if query else ""
+    return Head(
+        provider,
+        method,
+        path,
+        query,
+        endpoint,
+        model,
+        content_type,
+        is_encoded,
+        verb=f"{method} ".encode("ascii"),
+        target=f"{path}{'?' if query else ''}{query} HTTP/1.1\r\n".encode("latin-1"),
+        passed_on=header_rules.request_block(headers),
+    )
+
+
+def read_body(head: Head, body: bytes) -> Call:
+    """The call that a request with this head and body makes.
+
+    Raises ``InvalidRequest`` for what we would have to guess about: a body that is not the JSON object (or form) its
+    endpoint takes, a member we act on that is there twice, or of the wrong type, or absurd.
+    """
+    if head.is_encoded and body:
+        raise InvalidRequest("Send the request body uncompressed.")
+    call = Call(head, body)
+    endpoint = head.endpoint
     if not endpoint.generates:
-        return call
-    call.model = model
-    if body and content_type[:10].lower() == "multipart/":
+        call.model = ""
+    elif body and head.content_type[:10].lower() == "multipart/":
         _read_form(call)
     elif endpoint.kind == "unknown":
         with contextlib.suppress(InvalidRequest):  # what its members mean is the provider's business
@@ -197,6 +263,11 @@ def read_call(provider: Provider, method: str, path: str, query: str, headers: H
     elif body or endpoint.kind in _JSON_KINDS:
         _read_json(call)
     return call
+
+
+def read_call(provider: Provider, method: str, path: str, query: str, headers: Headers, body: bytes) -> Call:
+    """Read a whole request: ``read_head``, then ``read_body``."""
+    return read_body(read_head(provider, method, path, query, headers), body)
 
 
 def _read_json(call: Call) -> None:
@@ -217,14 +288,16 @@ def _read_json(call: Call) -> None:
     if call.endpoint.streams is not None:
         call.stream = call.endpoint.streams
     else:
-        call.stream = flag(body.stream, "stream") or (body.stream is None and kind in STREAMS_UNLESS_TOLD)
+        call.stream = kind in STREAMS_UNLESS_TOLD if body.stream is None else flag(body.stream, "stream")
     if call.stream and kind in _USAGE_ON_REQUEST:
         options = body.stream_options
         if options is not None and not isinstance(options, dict):
             raise invalid("'stream_options' must be an object.", "stream_options")
         asked = (options or {}).get("include_usage") is True
         call.reports_usage = asked or not call.provider.asks_for_usage or _is_too_old_to_ask(call)
-    if flag(body.background, "background") or (kind == "chat" and flag(body.deferred, "deferred")):
+    if body.background is not None and flag(body.background, "background"):
+        call.endpoint = call.endpoint.postponed()
+    if body.deferred is not None and kind == "chat" and flag(body.deferred, "deferred"):
         call.endpoint = call.endpoint.postponed()
     if kind == "messages" and isinstance(body.thinking, dict) and type(body.thinking.get("budget_tokens")) is int:
         call.least_output = max(LEAST_OUTPUT, body.thinking["budget_tokens"] + 1)
@@ -248,7 +321,7 @@ def _read_model(call: Call, body: Body) -> None:
 
 def _read_form(call: Call) -> None:
     """A multipart form: the same fields, as text."""
-    parts = call.form = read_form(call.content_type, call.body)
+    parts = call.form = read_form(call.head.content_type, call.body)
     call.model = call.model or model_name(only_value(parts, "model"))
     stream = only_value(parts, "stream")
     if stream is not None and stream.lower() not in ("true", "false", "1", "0", ""):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from ownkey.access import Actor
 from ownkey.errors import Internal, OwnkeyError, ProviderFailed, ProviderNotAvailable
-from ownkey.gateway import headers as header_rules
 from ownkey.gateway import sse
 from ownkey.gateway.call import read_call
 from ownkey.gateway.dialects.dialect import Message
@@ -51,8 +50,9 @@ class _Page:
         self.status = status
         self.billed_to = "own_key" if b"x-ownkey-billed-to: own_key" in headers else "allowance"
 
-    def write(self, data: bytes) -> None:
-        self.queue.put_nowait(data)
+    def write(self, pieces: list[bytes]) -> None:
+        for data in pieces:
+            self.queue.put_nowait(data)
 
     def flush(self) -> None: ...
 
@@ -79,7 +79,7 @@ async def open_chat(relay: Relay, actor: Actor, messages: Sequence[Message]) -> 
     call = read_call(provider, "POST", path, query, headers, body)
     page = _Page()
     caller = Caller(user_id=actor.user_id or "", workspace_id=actor.workspace_id)
-    exchange = Exchange(relay, page, caller, call, header_rules.request_block(headers), request_id)
+    exchange = Exchange(relay, page, caller, call, request_id)
     exchange.start()
     try:
         first = await page.queue.get()

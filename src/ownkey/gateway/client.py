@@ -16,7 +16,7 @@ class Client(Protocol):
     def begin(self, status: int, headers: bytes, length: int | None) -> None:
         """The head: complete header lines, and the body's length if it is known."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, pieces: list[bytes]) -> None:
         """Some of the body."""
 
     def flush(self) -> None:
@@ -32,17 +32,16 @@ class Client(Protocol):
 class Delivery:
     """One reply on its way to a client. Once the client is ``gone`` nothing more is sent."""
 
-    __slots__ = ("_call", "_client", "_flushed", "_head", "_held", "_remaining", "_request_id", "gone")
+    gone = False
+    _flushed = False
+    _head: tuple[int, bytes, int | None] | None = None
+    _remaining: int | None = None
 
     def __init__(self, client: Client, call: Call, request_id: str) -> None:
         self._client = client
         self._call = call
         self._request_id = request_id
         self._held: list[bytes] = []
-        self._flushed = False
-        self._head: tuple[int, bytes, int | None] | None = None
-        self._remaining: int | None = None
-        self.gone = False
 
     def begin(self, status: int, headers: bytes, length: int | None, remaining: int | None) -> None:
         """The head, and what is left of the allowance, if that has a part in it.
@@ -59,15 +58,21 @@ class Delivery:
 
     def pass_on(self, pieces: list[bytes]) -> None:
         """Some of the body, and more to come. What the client would take for the end is held back for now."""
-        if any(marker in piece for piece in pieces for marker in self._call.endpoint.dialect.end_markers()):
-            if self._held:
-                self._write_held()
-                self._flush()
-            self._held = pieces
-            return
+        markers = self._call.endpoint.dialect.end_markers()
+        for piece in pieces:
+            for marker in markers:
+                if marker in piece:
+                    self._hold_back(pieces)
+                    return
         self._held += pieces
         self._write_held()
         self._flush()
+
+    def _hold_back(self, pieces: list[bytes]) -> None:
+        if self._held:
+            self._write_held()
+            self._flush()
+        self._held = pieces
 
     def hold(self, pieces: list[bytes]) -> None:
         """The last of the body: it waits for the settlement."""
@@ -87,7 +92,7 @@ class Delivery:
             self._write_held()
             if in_events:
                 dialect = self._call.endpoint.dialect
-                self._client.write(dialect.event_gap + dialect.error_event(error, self._request_id))
+                self._client.write([dialect.event_gap + dialect.error_event(error, self._request_id)])
             self._client.flush()
             self._client.abort()
 
@@ -100,7 +105,7 @@ class Delivery:
         self._head = None
         body = self._call.endpoint.dialect.error_body(error, self._request_id)
         self._client.begin(error.status, header_rules.error_block(error, self._request_id), len(body))
-        self._client.write(body)
+        self._client.write([body])
         self._client.end()
 
     def abort(self) -> None:
@@ -119,5 +124,4 @@ class Delivery:
                 headers += b"x-ownkey-allowance-remaining: %d\r\n" % self._remaining
             self._client.begin(status, headers, length)
         held, self._held = self._held, []
-        for piece in held:
-            self._client.write(piece)
+        self._client.write(held)

@@ -8,6 +8,7 @@ the last bytes of the reply leave.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -39,35 +40,29 @@ _LONGEST_ERROR = 1 << 20
 class Exchange:
     """A call on its way: ``start`` sets it going, ``client_gone`` and ``expire`` may cut it short."""
 
-    __slots__ = (
-        "_admission", "_caller", "_connecting", "_connection", "_delivery", "_error", "_filter", "_forwarded", "_relay",
-        "_reply_headers", "_route", "_sent", "_settled", "_started_ms", "_status", "_watch", "call",
-        "paused", "refusal", "request_id", "started", "touched",
-    )  # fmt: skip
+    # How most of them begin; a value is set when it is another one.
+    _admission: Admission | None = None
+    _route: Route | None = None
+    _connecting: asyncio.Task[None] | None = None
+    _connection: Connection | None = None
+    _watch: ReplyWatch | None = None
+    _filter: UsageChunkFilter | None = None
+    _reply_headers: list[tuple[bytes, bytes]]
+    _error: list[bytes] | None = None
+    _status = 0
+    _sent = False
+    _settled = False
+    paused = False
+    refusal: OwnkeyError | None = None
 
-    def __init__(
-        self, relay: Relay, client: Client, caller: Caller, call: Call, forwarded: bytes, request_id: str
-    ) -> None:
+    def __init__(self, relay: Relay, client: Client, caller: Caller, call: Call, request_id: str) -> None:
         self._relay = relay
         self._delivery = Delivery(client, call, request_id)
         self._caller = caller
         self.call = call
-        self._forwarded = forwarded
         self.request_id = request_id
         self.started = self.touched = relay.now()
-        self._started_ms = relay.now_ms()
-        self._admission: Admission | None = None
-        self._route: Route | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._connection: Connection | None = None
-        self._watch: ReplyWatch | None = None
-        self._filter: UsageChunkFilter | None = None
-        self._reply_headers: list[tuple[bytes, bytes]] = []
-        self._error: list[bytes] | None = None
-        self._status = 0
-        self._sent = self._settled = False
-        self.paused = False
-        self.refusal: OwnkeyError | None = None
+        self._started_ms = time.time_ns() // 1_000_000
 
     # Admit
 
@@ -167,17 +162,13 @@ class Exchange:
             self._relay.pool.give_back(connection)
             self._release(error)
             return
-        length = b"content-length: %d\r\n" % len(body) if body or call.method in ("POST", "PUT", "PATCH") else b""
-        origin = self._route.origin
-        target = f"{call.method} {origin.prefix}{call.path}{'?' if call.query else ''}{call.query} HTTP/1.1\r\n"
-        head = f"{target}host: {origin.host_header}\r\n".encode("latin-1")
+        head, route = call.head, self._route
+        length = b"content-length: %d\r\n" % len(body) if body or head.method in ("POST", "PUT", "PATCH") else b""
         self._connection, self._sent = connection, True
         self.touched = self._relay.now()
-        connection.request(
-            b"".join((head, self._route.credential, self._forwarded, length, b"\r\n", body)),
-            self,
-            call.method == "HEAD",
-        )
+        origin = route.origin
+        lines = (head.verb, origin.prefix, head.target, origin.host_line, route.credential, head.passed_on, length)
+        connection.request(b"".join((*lines, b"\r\n", body)), self, head.method == "HEAD")
 
     def _outgoing_body(self, limit: int | None) -> bytes:
         """The caller's body, with what the allowance and the metering need; raises ``InvalidRequest``."""

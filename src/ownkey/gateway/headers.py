@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from ownkey import clock
@@ -54,7 +55,7 @@ def _comes_down(name: bytes) -> bool:
     return name in _DOWN or (name.startswith(_DOWN_PREFIXES) and name not in _NEVER_DOWN)
 
 
-def request_block(headers: list[tuple[bytes, bytes]]) -> bytes:
+def request_block(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The client's header lines that the provider gets. The reply is asked for uncompressed, to read its usage."""
     lines = [b"%b: %b\r\n" % field for field in headers if _goes_up(field[0])]
     return b"".join(lines) + b"accept-encoding: identity\r\n"

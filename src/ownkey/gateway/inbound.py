@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_plus
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from ownkey.credentials import token_hash
-from ownkey.errors import Internal, InvalidRequest, NotAuthenticated, OwnkeyError, RequestTooLarge
+from ownkey.errors import Internal, OwnkeyError, RequestTooLarge
 from ownkey.gateway import headers as header_rules
-from ownkey.gateway.call import read_call
+from ownkey.gateway.call import read_body
 from ownkey.gateway.endpoints import find_endpoint
 from ownkey.gateway.exchange import Exchange
+from ownkey.gateway.request_head import RequestHead
 from ownkey.ids import new_id
-from ownkey.metering.reservations import Caller
-from ownkey.providers.provider import Provider
 
 if TYPE_CHECKING:
     from ownkey.gateway.listener import Listener
 
 log = structlog.get_logger(__name__)
-
-# Never TRACE, whose reply repeats the request, the provider's credential in it.
-_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-_TOKEN_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 
 
 class Inbound:
@@ -34,32 +27,24 @@ class Inbound:
     Stands where uvicorn keeps its own request cycle, so that its pipelining and shutdown cover both.
     """
 
-    def __init__(
-        self, listener: Listener, provider: Provider, path: bytes, query: bytes, length: int | None, keep_alive: bool
-    ) -> None:
-        self.listener = listener
-        self.provider = provider
-        self.path = path
-        self.query = query
+    response_complete = False
+    disconnected = False  # this and message_event are uvicorn's, which signals its cycles through them
+    size = 0
+    complete = False
+    has_turn = False
+    too_large = False
+    exchange: Exchange | None = None
+    _looked_at = False
+    _chunked = False
+    _bodiless = False
+
+    def __init__(self, listener: Listener, head: RequestHead, length: int | None) -> None:
+        self.listener = self.message_event = listener
+        self.head = head
         self.length = length
-        self.method = listener.parser.get_method().decode("ascii")
-        self.headers = listener.headers
-        self.version_1_0 = listener.parser.get_http_version() == "1.0"
-        self.keep_alive = keep_alive
-        self.response_complete = False
-        self.disconnected = False  # these two are uvicorn's, which signals its cycles through them
-        self.message_event = listener
-        self.size = 0
+        self.keep_alive = head.keep_alive
         self.body: list[bytes] = []
-        self.complete = False
-        self.expects_continue = listener.expect_100_continue and not self.version_1_0
-        self.has_turn = False
-        self.too_large = False
-        self.exchange: Exchange | None = None
-        self._looked_at = False
         self._out: list[bytes] = []
-        self._chunked = False
-        self._bodiless = False
 
     # The request
 
@@ -85,44 +70,32 @@ class Inbound:
         if self._looked_at or self.response_complete:
             return
         self._looked_at = True
-        request_id = new_id("req")
-        try:
-            if self.length is not None and self.length > self.listener.relay.node.settings.max_request_bytes:
-                self.too_large = True
-            self._check()
-        except OwnkeyError as error:
-            self.refuse(error, request_id)
-        else:
-            if self.expects_continue and not self.size:
-                self.listener.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self.length is not None and self.length > self.listener.relay.node.settings.max_request_bytes:
+            self.too_large = True
+        refusal = self._refusal()
+        if refusal is not None:
+            self.refuse(refusal, new_id("req"))
+        elif self.head.expects_continue and not self.size and self.head.version == "1.1":
+            self.listener.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _check(self) -> tuple[str, bytes]:
-        """What can be said before the body is there. Returns the token, and the query without it."""
+    def _refusal(self) -> OwnkeyError | None:
+        """What is wrong with the request whatever its body is."""
         if self.too_large:
             limit = self.listener.relay.node.settings.max_request_bytes
-            raise RequestTooLarge(f"The request body is larger than {limit:,} bytes.")
-        if self.method not in _METHODS:
-            raise InvalidRequest(f"{self.method} is no method of a provider's API.")
-        return find_token(self.headers, self.query)
+            return RequestTooLarge(f"The request body is larger than {limit:,} bytes.")
+        return self.head.refusal
 
     def _start(self) -> None:
         request_id = new_id("req")
+        head, refusal = self.head, self._refusal()
+        if refusal is not None:
+            self.refuse(refusal, request_id)
+            return
+        assert head.call is not None
+        assert head.caller is not None
         try:
-            token, query = self._check()
-            body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
-            call = read_call(
-                self.provider, self.method, self.path.decode("ascii"), query.decode("latin-1"), self.headers, body
-            )
-            if call.endpoint.refused:
-                raise InvalidRequest("Realtime and WebSocket connections are not supported. Use the HTTP API.")
-            self.exchange = Exchange(
-                self.listener.relay,
-                self,
-                Caller(token_hash=token_hash(token)),
-                call,
-                header_rules.request_block(self.headers),
-                request_id,
-            )
+            call = read_body(head.call, self.body[0] if len(self.body) == 1 else b"".join(self.body))
+            self.exchange = Exchange(self.listener.relay, self, head.caller, call, request_id)
         except OwnkeyError as error:
             self.refuse(error, request_id)
         except Exception:  # a request must get a reply whatever we did wrong
@@ -134,13 +107,15 @@ class Inbound:
 
     def refuse(self, error: OwnkeyError, request_id: str) -> None:
         """Answer with an error of ours; before the request is whole this also ends the connection."""
-        dialect = find_endpoint(self.provider, self.method, self.path.decode("latin-1")).dialect
+        head = self.head
+        assert head.provider is not None
+        dialect = find_endpoint(head.provider, head.method.decode("ascii"), head.path).dialect
         body = dialect.error_body(error, request_id)
         if not self.complete:
             self.keep_alive = False
             self.body.clear()
         self.begin(error.status, header_rules.error_block(error, request_id), len(body))
-        self.write(body)
+        self.write([body])
         self.end()
 
     # The reply
@@ -151,8 +126,8 @@ class Inbound:
         Begun anew before anything was sent, it takes the place of the first: an error instead of a reply that broke.
         """
         self._out.clear()
-        self._bodiless = self.method == "HEAD" or status in (204, 304)
-        self._chunked = length is None and not self._bodiless and not self.version_1_0
+        self._bodiless = self.head.method == b"HEAD" or status in (204, 304)
+        self._chunked = length is None and not self._bodiless and self.head.version == "1.1"
         self._out += (STATUS_LINE[status], headers)
         if self._chunked:
             self._out.append(b"transfer-encoding: chunked\r\n")
@@ -162,14 +137,16 @@ class Inbound:
             self.keep_alive = self.keep_alive and self._bodiless
         self._out.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
 
-    def write(self, data: bytes) -> None:
+    def write(self, pieces: list[bytes]) -> None:
         """Some of the body."""
-        if not data or self._bodiless:
+        if self._bodiless:
             return
         if self._chunked:
-            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+            for data in pieces:
+                if data:
+                    self._out += (b"%x\r\n" % len(data), data, b"\r\n")
         else:
-            self._out.append(data)
+            self._out += pieces
 
     def flush(self) -> None:
         """Send what was gathered, in one write."""
@@ -199,34 +176,3 @@ class Inbound:
             self.listener.transport.close()
         else:  # its end is the connection's, and must not look like a whole reply's
             self.listener.transport.abort()
-
-
-def find_token(headers: list[tuple[bytes, bytes]], query: bytes) -> tuple[str, bytes]:
-    """The API token, from whichever place this SDK sends its key; and the query without ``key``.
-
-    Raises ``NotAuthenticated`` if there is none and ``InvalidRequest`` if there are two different ones.
-    """
-    found: set[str] = set()
-    for name, value in headers:
-        if name in _TOKEN_HEADERS:
-            found.add(value.strip().decode("latin-1"))
-        elif name == b"authorization":
-            scheme, _, token = value.strip().partition(b" ")
-            if scheme.lower() != b"bearer":
-                raise NotAuthenticated("Send the API token as 'Authorization: Bearer ownkey_…'.")
-            found.add(token.strip().decode("latin-1"))
-    if b"key" in query or b"%" in query:
-        kept = []
-        for part in query.split(b"&"):
-            name, _, value = part.partition(b"=")
-            if unquote_plus(name.decode("latin-1")) == "key":
-                found.add(unquote_plus(value.decode("latin-1")))
-            else:
-                kept.append(part)
-        query = b"&".join(kept)
-    found.discard("")
-    if len(found) > 1:
-        raise InvalidRequest("The request carries two different API tokens. Send one.")
-    if not found:
-        raise NotAuthenticated
-    return found.pop(), query

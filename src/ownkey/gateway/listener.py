@@ -20,7 +20,7 @@ from ownkey.errors import HeadTooLarge, InvalidRequest, OwnkeyError, RequestTime
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.inbound import Inbound
 from ownkey.gateway.relay import Relay
-from ownkey.gateway.request_head import check_head
+from ownkey.gateway.request_head import RequestHead, read_request_head
 from ownkey.gateway.sockets import has_hung_up
 from ownkey.ids import new_id
 
@@ -39,6 +39,8 @@ class Listener(HttpToolsProtocol):
         super().__init__(config=config, server_state=server_state, app_state=app_state)
         self.relay = relay
         self.in_flight: Inbound | None = None
+        self._head: RequestHead | None = None  # the last one
+        self._length: int | None = None  # of the body, as announced
         self._open = False  # a request has begun and is not whole
         self._in_head = False
         self._moved = False  # this read brought some of a body, or the end of a request
@@ -118,7 +120,7 @@ class Listener(HttpToolsProtocol):
             raise ValueError("nothing is read any more")
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
+        self._length = None
         self._open = self._in_head = True
         self._moved = False
         self._stray = 0
@@ -127,25 +129,28 @@ class Listener(HttpToolsProtocol):
         """One header field. Those that come after a chunked body are dropped: they are no headers."""
         if self._in_head:
             name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
-            self.headers.append((name, value))
+            if name == b"content-length":
+                self._length = int(value)
+            else:
+                self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is whole: is it for the gateway?"""
-        version = self.parser.get_http_version()
-        length = check_head(version, self.url, self.headers)
-        path, _, query = self.url.partition(b"?")
-        segment, slash, _ = path[1:].partition(b"/")
-        provider = self.relay.by_segment.get(segment) if slash else None
-        if provider is None:
-            self._begin_page(length)
+        head, parser = self._head, self.parser
+        if (
+            head is None
+            or head.target != self.url
+            or head.fields != self.headers
+            or head.method != parser.get_method()
+            or head.version != parser.get_http_version()
+        ):
+            head = self._head = read_request_head(parser, self.url, self.headers, self.relay.by_segment)
+        if head.provider is None:
+            self._begin_page(head)
             return
         self._in_head = False
         existing = self.cycle
-        parser = self.parser
-        keep_alive = parser.should_keep_alive() and not parser.should_upgrade() and version == "1.1"
-        inbound = Inbound(self, provider, path[1 + len(segment) :], query, length, keep_alive)
+        inbound = Inbound(self, head, self._length)
         self.cycle = inbound  # type: ignore[assignment]
         if existing is not None and not existing.response_complete:
             self.flow.pause_reading()
@@ -153,18 +158,20 @@ class Listener(HttpToolsProtocol):
         else:
             inbound.has_turn = True
 
-    def _begin_page(self, length: int | None) -> None:
+    def _begin_page(self, head: RequestHead) -> None:
         """A request for a page or the management API: uvicorn's from here on."""
+        length = self._length
         if length is not None and length > _LARGEST_PAGE_BODY:
             raise RequestTooLarge
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
-        self.headers += headers  # the scope holds this very list
+        self.url, self.expect_100_continue = head.target, head.expects_continue
+        self.headers += head.fields  # the scope holds this very list
+        if length is not None:
+            self.headers.append((b"content-length", b"%d" % length))
         self._page_body = 0
         super().on_headers_complete()
         self._in_head = False
-        if self.parser.should_upgrade():
+        if head.upgrade:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:

@@ -62,10 +62,6 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
-    def now_ms(self) -> int:
-        """Milliseconds since 1970, for records."""
-        return time.time_ns() // 1_000_000
-
     def weights(self, plan: str) -> Mapping[str, float]:
         """A plan's weights of token kinds."""
         return self._weights[plan]

@@ -10,6 +10,7 @@ import codecs
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -305,18 +306,17 @@ def model_name(value: object) -> str:
         return ""
     if not isinstance(value, str):
         raise invalid("'model' must be a string.", "model")
-    if (
-        len(value) > LONGEST_MODEL
-        or not value.isprintable()
-        or value != value.strip()
-        or ".." in value
-        or _NOT_IN_MODELS.search(value)
-    ):
+    if len(value) > LONGEST_MODEL or not _is_plain(value):
         raise invalid("'model' is not the name of a model.", "model")
     return value
 
 
 _NOT_IN_MODELS = re.compile(r"[\\?#%]|//")
+
+
+@lru_cache(4_096)
+def _is_plain(name: str) -> bool:
+    return name.isprintable() and name == name.strip() and ".." not in name and not _NOT_IN_MODELS.search(name)
 
 
 def prompts(raw: msgspec.Raw) -> int:

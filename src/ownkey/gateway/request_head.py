@@ -1,5 +1,5 @@
-"""What of a request's head says where it goes and where it ends. Read strictly: what two readers could take for
-different things is refused, before anything is done with it.
+"""A request's head: where the request goes, who asks, and where it ends. Read strictly: what two readers could take
+for different things is refused, before anything is done with it.
 
 httptools refuses most of it already: two lengths, a length beside chunks, folded lines, control characters, line ends
 that are not CRLF. Here stands what it lets through.
@@ -8,43 +8,140 @@ that are not CRLF. Here stands what it lets through.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from urllib.parse import unquote_plus
 
-from ownkey.errors import InvalidRequest
+import httptools
 
-_DECIDING = frozenset((b"content-length", b"host", b"transfer-encoding"))
+from ownkey.credentials import token_hash
+from ownkey.errors import InvalidRequest, NotAuthenticated, OwnkeyError
+from ownkey.gateway.call import Head, read_head
+from ownkey.metering.reservations import Caller
+from ownkey.providers.provider import Provider
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+_DECIDING = frozenset((b"host", b"transfer-encoding"))
 # A name or an address, perhaps with a port (RFC 9110, 4.1); nothing that could begin a path, a query or a login.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+# Never TRACE, whose reply repeats the request, the provider's credential in it.
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_TOKEN_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 
 
-def check_head(version: str, target: bytes, headers: list[tuple[bytes, bytes]]) -> int | None:
-    """The announced length of the body; None if it comes in chunks or there is none.
+@dataclass(slots=True)
+class RequestHead:
+    """What a head says. A client sends the same again and again on its connection, so the last one is kept there.
 
-    ``headers`` have their names in lower case. Raises ``InvalidRequest``.
+    ``fields`` have their names in lower case, without the length of the body, which is the request's own. Without a
+    ``provider`` it is for the pages. ``refusal`` is what is wrong with a request for the gateway, to be said when its
+    turn has come; otherwise ``call`` and ``caller`` are there.
     """
-    hosts, length, chunked = 0, None, False
-    for name, value in headers:
+
+    method: bytes
+    version: str
+    target: bytes
+    fields: Fields
+    keep_alive: bool
+    upgrade: bool
+    expects_continue: bool
+    provider: Provider | None = None
+    path: str = ""
+    call: Head | None = None
+    caller: Caller | None = None
+    refusal: OwnkeyError | None = None
+
+
+def read_request_head(
+    parser: httptools.HttpRequestParser, target: bytes, fields: Fields, by_segment: Mapping[bytes, Provider]
+) -> RequestHead:
+    """Read a whole head. Raises ``InvalidRequest`` if nobody can tell where the request goes or where it ends."""
+    version = parser.get_http_version()
+    _check(version, target, fields)
+    head = RequestHead(
+        parser.get_method(),
+        version,
+        target,
+        fields,
+        keep_alive=parser.should_keep_alive() and not parser.should_upgrade() and version == "1.1",
+        upgrade=parser.should_upgrade(),
+        expects_continue=any(name == b"expect" and value.lower() == b"100-continue" for name, value in fields),
+    )
+    path, _, query = target.partition(b"?")
+    segment, slash, _ = path[1:].partition(b"/")
+    provider = by_segment.get(segment) if slash else None
+    if provider is not None:
+        head.provider, head.path = provider, path[1 + len(segment) :].decode("ascii")
+        try:
+            _read_call(head, provider, query)
+        except OwnkeyError as error:
+            head.refusal = error
+    return head
+
+
+def _read_call(head: RequestHead, provider: Provider, query: bytes) -> None:
+    method = head.method.decode("ascii")
+    if method not in _METHODS:
+        raise InvalidRequest(f"{method} is no method of a provider's API.")
+    token, query = find_token(head.fields, query)
+    head.caller = Caller(token_hash=token_hash(token))
+    head.call = read_head(provider, method, head.path, query.decode("latin-1"), head.fields)
+    if head.call.endpoint.refused:
+        raise InvalidRequest("Realtime and WebSocket connections are not supported. Use the HTTP API.")
+
+
+def _check(version: str, target: bytes, fields: Fields) -> None:
+    hosts = 0
+    for name, value in fields:
         if name not in _DECIDING:
             continue
         if name == b"host":
             hosts += 1
             if not _is_host(value):
                 raise InvalidRequest("The Host header is not the name of a host.")
-        elif name == b"content-length":
-            length = int(value)
         elif value.strip().lower() != b"chunked" or version == "1.0":
             raise InvalidRequest("The only Transfer-Encoding understood is 'chunked', in HTTP/1.1.")
-        else:
-            chunked = True
     if version not in ("1.1", "1.0"):
         raise InvalidRequest("This server speaks HTTP/1.1.")
     if hosts > 1 or (not hosts and version == "1.1"):
         raise InvalidRequest("The request must have one Host header.")
     if target[:1] != b"/" or b"#" in target or not target.isascii():
         raise InvalidRequest("The target of the request must be a path: '/', then ASCII without '#'.")
-    return None if chunked else length
 
 
 @lru_cache(1024)
 def _is_host(value: bytes) -> bool:
     return _HOST.fullmatch(value.strip()) is not None
+
+
+def find_token(fields: Fields, query: bytes) -> tuple[str, bytes]:
+    """The API token, from whichever place this SDK sends its key; and the query without ``key``.
+
+    Raises ``NotAuthenticated`` if there is none and ``InvalidRequest`` if there are two different ones.
+    """
+    found: set[str] = set()
+    for name, value in fields:
+        if name in _TOKEN_HEADERS:
+            found.add(value.strip().decode("latin-1"))
+        elif name == b"authorization":
+            scheme, _, token = value.strip().partition(b" ")
+            if scheme.lower() != b"bearer":
+                raise NotAuthenticated("Send the API token as 'Authorization: Bearer ownkey_…'.")
+            found.add(token.strip().decode("latin-1"))
+    if b"key" in query or b"%" in query:
+        kept = []
+        for part in query.split(b"&"):
+            name, _, value = part.partition(b"=")
+            if unquote_plus(name.decode("latin-1")) == "key":
+                found.add(unquote_plus(value.decode("latin-1")))
+            else:
+                kept.append(part)
+        query = b"&".join(kept)
+    found.discard("")
+    if len(found) > 1:
+        raise InvalidRequest("The request carries two different API tokens. Send one.")
+    if not found:
+        raise NotAuthenticated
+    return found.pop(), query

@@ -47,7 +47,7 @@ class Origin:
     The ``guard`` of an address that an organization gave resolves its name for each connection.
     """
 
-    __slots__ = ("guard", "host", "host_header", "idle", "port", "prefix", "tls")
+    __slots__ = ("guard", "host", "host_line", "idle", "port", "prefix", "tls")
 
     def __init__(self, url: str, guard: Guard | None = None) -> None:
         parts = urlsplit(url)
@@ -56,8 +56,8 @@ class Origin:
         self.tls = parts.scheme == "https"
         self.host = parts.hostname
         self.port = parts.port or (443 if self.tls else 80)
-        self.prefix = parts.path.rstrip("/")
-        self.host_header = parts.netloc.rpartition("@")[2]
+        self.prefix = parts.path.rstrip("/").encode("ascii")
+        self.host_line = f"host: {parts.netloc.rpartition('@')[2]}\r\n".encode("ascii")
         self.guard = guard
         self.idle: list[Connection] = []
 
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._stray = 0
         self.transport.write(data)
 
-    def is_usable(self) -> bool:
+    def is_usable(self, now: float) -> bool:
         """Whether an idle connection is still open, as far as this machine knows.
 
         What is sent into a connection that the provider closes at that moment fails the call: it is never sent twice,
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         """
         if self.transport.is_closing():
             return False
-        return time.monotonic() - self.idle_since < _TRUSTED_IDLE or not has_news(self.transport)
+        return now - self.idle_since < _TRUSTED_IDLE or not has_news(self.transport)
 
     def close(self) -> None:
         """Drop the connection now, with whatever reply is under way."""
@@ -241,10 +241,13 @@ class Pool:
 
     def idle(self, origin: Origin) -> Connection | None:
         """A connection ready to use at once, or None."""
-        idle, oldest = origin.idle, time.monotonic() - _LONGEST_IDLE
+        idle = origin.idle
+        if not idle:
+            return None
+        now = time.monotonic()
         while idle:
             connection = idle.pop()
-            if connection.idle_since > oldest and connection.is_usable():
+            if connection.idle_since > now - _LONGEST_IDLE and connection.is_usable(now):
                 return connection
             connection.close()
         return None

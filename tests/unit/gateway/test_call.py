@@ -308,7 +308,7 @@ def test_headers_that_do_not_matter_are_passed_over() -> None:
     """An identity encoding, another upgrade and any other header change nothing."""
     read = call(content_encoding="identity", upgrade="h2c", accept="*/*", content_type="application/json")
     assert read.endpoint.kind == "chat"
-    assert read.content_type == "application/json"
+    assert read.head.content_type == "application/json"
 
 
 def test_a_generating_call_may_have_no_body_where_none_is_needed() -> None:
