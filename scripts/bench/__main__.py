@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from scripts.bench import latency, organizations, paced, postgres, throughput
+from scripts.bench import latency, organizations, paced, postgres, side_by_side, throughput
 from scripts.bench.plan import Plan
 from scripts.bench.report import Report
 
@@ -23,6 +23,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "latency": latency.run,
     "postgres": postgres.run,
     "organizations": organizations.run,
+    "peers": side_by_side.run,
 }
 _PROGRAMS = ("nginx", "wrk", "taskset")
 

@@ -62,7 +62,7 @@ class Installation:
         with running(command, GATEWAY_CORE, port, self.environment) as pid:
             yield f"http://127.0.0.1:{port}/openai/v1/chat/completions", pid
 
-    def check_metered(self, answered: int, broken_off: int) -> None:
+    def check_metered(self, answered: int, broken_off: float) -> None:
         """Raise ``RuntimeError`` unless each answered call was recorded with the provider's figures, and charged.
 
         Of the calls that the load broke off at the end of a round, at most ``broken_off`` may be there, too.
