@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from scripts.bench import latency, organizations, paced, postgres, side_by_side, throughput
+from scripts.bench import latency, organizations, paced, page, postgres, side_by_side, throughput
 from scripts.bench.plan import Plan
 from scripts.bench.report import Report
 
@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, metavar="NAME", help=f"{', '.join(MEASUREMENTS)}")
     parser.add_argument("--quick", action="store_true", help="few short rounds, in about five minutes")
-    parser.add_argument("--no-page", action="store_true", help="print only")
+    parser.add_argument("--no-page", action="store_true", help="print only; so does --only")
     parser.add_argument("--rounds", type=int, help="how often each takes its turn (3)")
     parser.add_argument("--seconds", type=float, help="how long a turn is (4)")
     parser.add_argument("--connections", type=int, nargs="+", help="of plain JSON and whole streams (1 64 256)")
@@ -59,6 +59,11 @@ def main() -> None:
         )
         for name in asked.only or MEASUREMENTS:
             MEASUREMENTS[name](report, plan)
+    print(f"\n{page.goal_table(report)}")
+    if not asked.no_page and not asked.only:
+        how = f"{plan.rounds} rounds of {plan.seconds:g} seconds each."
+        page.PAGE.write_text(page.write(report, how), encoding="utf-8")
+        print(f"Written to {page.PAGE}.")
 
 
 if __name__ == "__main__":
