@@ -51,7 +51,7 @@ def run(report: Report, plan: Plan) -> None:
         "of nginx's",
         "times theirs",
     )
-    for kind in BODIES if there else ():
+    for kind in () if not there else ("plain",) if plan.quick else BODIES:
         _measure(report, table, plan, kind, there)
     for peer in PEERS:
         if peer in there:
