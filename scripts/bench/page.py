@@ -31,7 +31,7 @@ _METHOD = """
   program.
 - The CPU time of a call is that of all threads and processes of a gateway, from `/proc`: the figure least touched by
   noise. PostgreSQL's is shown beside.
-- Requests have 0.95 KB; replies 1.2 KB of JSON with `usage`, or 102 events and 22 KB.
+- Requests have 0.9 KB; replies 1.2 KB of JSON with `usage`, or 102 events and 22 KB.
 - After each measurement the database is compared with what the load counted: every answered call must be there with
   the provider's own figures, all charges in the balances, and nothing still held. Otherwise the run fails.
 - Open streams: each gets a chunk every 10 ms; the streams begin within one second. The number is the largest at which

@@ -46,7 +46,7 @@ class Report:
         """Begin a table, and print its head."""
         table = Table(heading, columns)
         self.tables.append(table)
-        print(f"\n## {heading}\n{line(columns)}", flush=True)
+        print(f"\n## {heading}", *([line(columns)] if columns else ()), sep="\n", flush=True)
         return table
 
 
