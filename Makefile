@@ -1,10 +1,10 @@
 # Needs python3 (3.11 or later) and make; everything else is put into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs lock format clean
+.PHONY: help demo test check bench bench-peers docs lock format clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Run the whole product with a simulated provider; ARGS="--port 9000" chooses the port
 	@scripts/bootstrap runtime
@@ -19,7 +19,12 @@ check: ## Formatting, lint, types and import contracts; no test
 
 bench: ## Measure the relay and print ratios; ARGS goes to the benchmark
 	@scripts/bootstrap all
+	@scripts/bench-tools
 	@.venv/bin/python -m scripts.bench $(ARGS)
+
+bench-peers: ## Install other gateways into .bench-peers, for the benchmark only
+	@scripts/bootstrap all
+	@scripts/bench-peers
 
 docs: ## Write the generated parts of the documentation again
 	@scripts/bootstrap all
@@ -34,5 +39,5 @@ format: ## Format the code and mend what the linter can mend
 	@.venv/bin/ruff format .
 
 clean: ## Remove the environment, caches and builds; never data/
-	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache test-results
+	rm -rf .venv .bench-peers build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache test-results
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,7 +24,7 @@ class Entrant:
     """A gateway under test: where it takes chat completions, for which tokens, and its process.
 
     ``beside`` is the process of its database, if that is a server. ``headers`` and ``fields`` of the body are what it
-    wants in addition.
+    wants in addition; ``at_least`` is how many seconds a slow one needs for its turns.
     """
 
     name: str
@@ -34,10 +34,12 @@ class Entrant:
     beside: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
+    at_least: float = 0.0
 
     def load(self, body: Mapping[str, Any], connections: int, seconds: float) -> Counted:
         """Put it under load. Raises ``RuntimeError`` when it fails to answer."""
-        return load(self.url, self.tokens, {**body, **self.fields}, connections, seconds, headers=self.headers)
+        asked = {**body, **self.fields}
+        return load(self.url, self.tokens, asked, connections, max(seconds, self.at_least), headers=self.headers)
 
 
 @dataclass(frozen=True, slots=True)

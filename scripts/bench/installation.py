@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from sqlalchemy import URL, create_engine, func, select
 
 from ownkey.db.engine import database_url
@@ -60,9 +61,11 @@ class Installation:
         port = free_port()
         command = [*_program(), "serve", "--port", str(port)]
         with running(command, GATEWAY_CORE, port, self.environment) as pid:
+            # It listens before it can answer; this waits until it does.
+            httpx.get(f"http://127.0.0.1:{port}/healthz/ready", timeout=60).raise_for_status()
             yield f"http://127.0.0.1:{port}/openai/v1/chat/completions", pid
 
-    def check_metered(self, answered: int, broken_off: int) -> None:
+    def check_metered(self, answered: int, broken_off: float) -> None:
         """Raise ``RuntimeError`` unless each answered call was recorded with the provider's figures, and charged.
 
         Of the calls that the load broke off at the end of a round, at most ``broken_off`` may be there, too.

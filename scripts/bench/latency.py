@@ -36,7 +36,7 @@ def run(report: Report, plan: Plan) -> None:
         "of which commits, µs",
         "without them, µs",
     )
-    how = Load(REQUEST, 1, plan.rounds + 2, min(2.0, plan.seconds))
+    how = Load(REQUEST, 1, plan.rounds + 2, min(2.0, plan.seconds / 2))
     with track(plan.folder / "latency", "plain") as there:
         here = install(there.folder / "ownkey", there.provider)
         tokens = payers(here)

@@ -93,14 +93,14 @@ def track(plan: Plan) -> Iterator[Track]:
         yield Track(chunks, Entrant("direct", f"http://127.0.0.1:{upstream}{path}", tokens, provider), gateways, here)
 
 
-def most_that_fit(fits: Callable[[int], bool], first: int, most: int) -> int:
-    """The largest number that fits, to about a twentieth, between ``first`` and ``most``; 0 if ``first`` does not."""
+def most_that_fit(fits: Callable[[int], bool], first: int, most: int, step: int = 25) -> int:
+    """The largest number that fits, from ``first`` to ``most``, to ``step`` or a twentieth; 0 if ``first`` does not."""
     good, bad = 0, first
     while bad <= most and fits(bad):
         good, bad = bad, bad * 2
     if good == 0 or bad > most:
         return good
-    while bad - good > max(25, good // 20):
+    while bad - good > max(step, good // 20):
         middle = (good + bad) // 2
         good, bad = (middle, bad) if fits(middle) else (good, middle)
     return good
@@ -111,7 +111,7 @@ def run(report: Report, plan: Plan) -> None:
     with track(plan) as there:
         search = Search(report, there)
         search.memory()
-        search.carry()
+        search.carry(50 if plan.quick else 25)
         there.here.check_metered(search.whole, search.broken_off)
 
 
@@ -124,7 +124,8 @@ class Search:
         self._there = there
         self._ours = there.gateways["Ownkey"]
         self._direct: dict[int, Probe] = {}
-        self._by_load: set[str] = set()
+        # By gateway: which numbers were too many, and whether for the load rather than for the gateway.
+        self._too_many: dict[str, dict[int, bool]] = {}
 
     def memory(self) -> None:
         """Resident memory of a fresh worker, and at most while 500 streams are open."""
@@ -137,7 +138,7 @@ class Search:
             self._report.figures[f"memory/{name}/streams"] = busy
         table.remark("Resident memory with shared pages, of all a gateway's processes; with streams the highest seen.")
 
-    def carry(self) -> None:
+    def carry(self, step: int) -> None:
         """The largest number of streams that each gateway passes on in time."""
         table = self._report.table(
             f"Open streams of 100 chunks a second, {self._there.chunks * PERIOD:.0f} seconds long",
@@ -148,9 +149,11 @@ class Search:
             "CPU µs a chunk",
         )
         for name, entrant in self._there.gateways.items():
-            most = most_that_fit(partial(self._in_time, table, entrant), _FIRST, _MOST)
+            too_many = self._too_many[name] = {}
+            most = most_that_fit(partial(self._in_time, table, entrant), _FIRST, _MOST, step)
             self._report.figures[f"paced/{name}"] = most
-            bound = " (the load's limit: it may carry more)" if name in self._by_load or most == _MOST else ""
+            of_load = too_many[min(too_many)] if too_many else True
+            bound = " (where the load itself falls behind: it may carry more)" if of_load else ""
             table.remark(f"{name} carries {most} streams within {_IN_TIME - 1:.0%} of direct{bound}.")
 
     def _in_time(self, table: Table, entrant: Entrant, count: int) -> bool:
@@ -159,13 +162,15 @@ class Search:
             self._direct[count] = self._better(self._there.direct, count, alone)
         direct = self._direct[count].seconds
         if direct > alone:
-            self._by_load.add(entrant.name)
+            self._too_many[entrant.name][count] = True
             return False
         through = self._better(entrant, count, direct * _IN_TIME)
         longer = through.seconds / direct
         name = f"{entrant.name}, {count}"
         table.row(name, f"{through.seconds:.3f}", f"{direct:.3f}", f"{longer - 1:+.1%}", f"{through.cpu:.1f}")
         self._report.figures[f"paced cpu/{entrant.name}"] = through.cpu
+        if longer > _IN_TIME:
+            self._too_many[entrant.name][count] = False
         return longer <= _IN_TIME
 
     def _better(self, entrant: Entrant, count: int, enough: float) -> Probe:

@@ -129,4 +129,7 @@ def _show(report: Report, table: Table, connections: int, payer: str, results: M
 def _run(folder: Path, *command: str) -> str:
     # The package keeps a lock file in the temporary folder, where another user's may stand in the way.
     environment = {**os.environ, "TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)}
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.strip()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"PostgreSQL: {done.stderr}")
+    return done.stdout.strip()

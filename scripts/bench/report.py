@@ -19,7 +19,7 @@ class Table:
         """Add a line, and print it."""
         assert len(cells) == len(self.columns), (self.columns, cells)
         self.rows.append(cells)
-        print(_line(cells), flush=True)
+        print(line(cells), flush=True)
 
     def remark(self, text: str) -> None:
         """Add a sentence below the table, and print it."""
@@ -30,8 +30,8 @@ class Table:
         """The table as the page has it: the first column to the left, the others to the right."""
         lines = [f"## {self.heading}", ""]
         if self.rows:
-            rule = _line(["---", *["---:"] * (len(self.columns) - 1)])
-            lines += [_line(self.columns), rule, *map(_line, self.rows), ""]
+            rule = line(["---", *["---:"] * (len(self.columns) - 1)])
+            lines += [line(self.columns), rule, *map(line, self.rows), ""]
         return "\n".join([*lines, *(f"{remark}\n" for remark in self.remarks)])
 
 
@@ -46,9 +46,10 @@ class Report:
         """Begin a table, and print its head."""
         table = Table(heading, columns)
         self.tables.append(table)
-        print(f"\n## {heading}\n{_line(columns)}", flush=True)
+        print(f"\n## {heading}", *([line(columns)] if columns else ()), sep="\n", flush=True)
         return table
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A line of a table."""
     return f"| {' | '.join(cells)} |"
