@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from dataclasses import dataclass
@@ -26,9 +27,9 @@ class Reply:
 class Wire:
     """One connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float = 10.0) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
-        self._socket = socket.create_connection((host, int(port)), 10)
+        self._socket = socket.create_connection((host, int(port)), timeout)
         self._read = b""
 
     def __enter__(self) -> Self:
@@ -41,9 +42,22 @@ class Wire:
         """Hang up."""
         self._socket.close()
 
+    def finish_sending(self) -> None:
+        """Close our half of the connection."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
     def send(self, data: bytes | str) -> None:
         """Send bytes as they are; text with its line feeds as CRLF."""
         self._socket.sendall(data.replace("\n", "\r\n").encode() if isinstance(data, str) else data)
+
+    def send_now(self, data: bytes) -> None:
+        """Send what fits; ``BlockingIOError`` if nothing does, for a second."""
+        try:
+            self._socket.settimeout(1)
+            self._socket.sendall(data)
+        except TimeoutError:
+            raise BlockingIOError from None
 
     def line(self) -> bytes:
         """The next line, without its end; ``ConnectionError`` if there is none."""
@@ -97,7 +111,7 @@ class Wire:
     def _more(self) -> bool:
         try:
             data = self._socket.recv(65_536)
-        except ConnectionResetError:
+        except (ConnectionResetError, BrokenPipeError):
             return False
         self._read += data
         return bool(data)
