@@ -49,7 +49,7 @@ def test_a_head_must_come_in_time(hasty: Service, start: bytes) -> None:
         assert wire.rest() == b""
 
 
-@pytest.mark.parametrize("path", [CHAT, "/api/v1/tokens"])
+@pytest.mark.parametrize("path", [CHAT, "/api/v1/members"])
 def test_a_body_must_come_in_time(hasty: Service, provider: FakeProvider, path: str) -> None:
     """A body that comes at less than a KiB a second is 408, for the gateway and for the pages alike."""
     token = new_customer(hasty).token
@@ -187,9 +187,10 @@ def test_a_refusal_is_readable_while_the_body_is_still_sent(service: Service, pr
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
-def test_a_page_takes_no_large_body(service: Service, framing: str) -> None:
+def test_a_page_takes_no_large_body(service: Service, customer: Customer, framing: str) -> None:
     """More than a megabyte for a page or the management API is 413, announced or in chunks."""
-    head = b"POST /api/v1/tokens HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+    head = b"POST /api/v1/members HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
+    head += b"Authorization: Bearer %b\r\n" % customer.token.encode()
     with Wire(service.url) as wire:
         if framing == "length":
             wire.send(head + b"Content-Length: 2000000\r\n\r\n")
