@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.fakes.provider import FakeProvider
-from tests.gateway.installation import Installation
 from tests.gateway.malformed import KINDS, Input, written
+from tests.gateway.process import Running, served
 from tests.gateway.scale import scaled
 from tests.gateway.wire import Reply, Wire
 
@@ -24,35 +20,11 @@ NUMBER = scaled(4 * len(KINDS), 20_000)
 MOST_GROWTH = 20 * 1024 * 1024
 
 
-class Running(NamedTuple):
-    """A served installation."""
-
-    url: str
-    token: str
-    process: subprocess.Popen[bytes]
-    provider: FakeProvider
-
-    def memory(self) -> int:
-        """What the process holds in memory, in bytes."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGESIZE")
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """An installation with room for all calls that turn out to be valid."""
-    with FakeProvider(keep_bodies=False) as provider:
-        here = Installation(tmp_path_factory.mktemp("malformed"), provider, tokens=10**9)
-        keys = {"OPENAI": "sk-platform-0123456789", "ANTHROPIC": "sk-ant-platform-0123456789"}
-        here.environment |= {f"OWNKEY_PLATFORM_KEY_{name}": key for name, key in keys.items()}
-        here.environment |= {"OWNKEY_BASE_URL_ANTHROPIC": provider.at("anthropic"), "OWNKEY_LOG_LEVEL": "WARNING"}
-        here.run("organizations", "create", "Acme", "--owner", "owner@acme.example", "--plan", "free")
-        token = json.loads(here.run("tokens", "create", "acme", "--name", "t", "--json"))["token"]
-        with here.serving() as process:
-            yield Running(f"http://127.0.0.1:{here.port}", token, process, provider)
-        log = here.log.read_bytes()
-        assert b"Traceback" not in log
-        assert b"could not be read" not in log
+    with FakeProvider(keep_bodies=False) as provider, served(tmp_path_factory.mktemp("malformed"), provider) as running:
+        yield running
 
 
 def replies(url: str, data: bytes, outcome: str) -> tuple[list[Reply], bool]:
@@ -117,5 +89,4 @@ def test_nothing_is_smuggled_and_nothing_breaks(running: Running) -> None:
             settled = running.memory()
             running.provider.clear()
     assert not wrong, "\n\n".join(f"{name}: {what}" for name, what in wrong.items())
-    assert running.process.poll() is None
     assert running.memory() - settled <= MOST_GROWTH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 from dataclasses import dataclass
 from types import TracebackType
@@ -58,6 +59,10 @@ class Wire:
             self._socket.sendall(data)
         except TimeoutError:
             raise BlockingIOError from None
+
+    def has_news(self) -> bool:
+        """Whether something waits to be read."""
+        return bool(self._read) or bool(select.select([self._socket], [], [], 0)[0])
 
     def line(self) -> bytes:
         """The next line, without its end; ``ConnectionError`` if there is none."""
