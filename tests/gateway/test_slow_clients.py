@@ -17,7 +17,7 @@ from tests.gateway.wire import Wire, chat, post
 CHAT = "/openai/v1/chat/completions"
 SLOW_HEADS = scaled(150, 1_000)
 SLOW_READERS = scaled(30, 200)
-HEALTHY = scaled(300, 5_000)
+HEALTHY = scaled(300, 2_000)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,11 @@ def test_slow_clients_harm_nobody(running: Running) -> None:
         times=SLOW_READERS, body=large, headers=(("content-type", "text/event-stream"),), framing="chunked"
     )
     with ExitStack() as stack:
-        readers = [stack.enter_context(Wire(running.url)) for _ in range(SLOW_READERS)]
-        for wire in readers:
+        # One after the other: what fits into the buffers of two sockets is poured at once, and that is not the subject.
+        for _ in range(SLOW_READERS):
+            wire = stack.enter_context(Wire(running.url, 30))
             wire.send(post(CHAT, running.token, chat(stream=True, max_tokens=5)))
-        running.provider.wait(lambda p: len(p.requests) >= 2 * HEALTHY + SLOW_READERS, timeout=60)
+            assert wire.line() == b"HTTP/1.1 200 OK"
         dripping = [stack.enter_context(Wire(running.url, 30)) for _ in range(SLOW_HEADS)]
         opened = time.monotonic()
         for wire in dripping:

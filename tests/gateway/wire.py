@@ -84,6 +84,14 @@ class Wire:
             return Reply(status, headers, self._exactly(int(headers["content-length"])))
         return Reply(status, headers, self.rest())
 
+    def some(self, seconds: float = 0.3) -> bytes:
+        """What there is until the other side hangs up or is silent for so long."""
+        self._socket.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):
+            return self.rest()
+        data, self._read = self._read, b""
+        return data
+
     def rest(self) -> bytes:
         """Everything until the other side hangs up."""
         while self._more():
