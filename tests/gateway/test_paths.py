@@ -67,7 +67,7 @@ def test_no_key_parameter_goes_up(customer: Customer, provider: FakeProvider, na
     assert provider.last.query == "a=%20b&c"
 
 
-@pytest.mark.parametrize("host", ["x/?", "x#", "a/admin?", "api.openai.com/x", "user@here", "a b", "a,b", "::1"])
+@pytest.mark.parametrize("host", ["x/?", "x#", "a/admin?", "api.openai.com/x", "user@here", "a,b", "::1"])
 def test_an_odd_host_is_refused(customer: Customer, provider: FakeProvider, host: str) -> None:
     """A Host that could be read as part of an address is 400 for calls and pages."""
     for path in (CHAT, "/sign-in", "/api/v1/me"):
@@ -95,7 +95,6 @@ BAD_MODELS = [
     "a\r\nx: y",
     "a\nb",
     "a\0b",
-    "a b",
     "a%2e%2e%2fb",
     "a//b",
 ]
