@@ -113,7 +113,7 @@ def test_a_client_that_leaves_a_silent_provider(
 def test_pressure_passes_with_its_advice(
     customer: Customer, provider: FakeProvider, status: int, retry_after: str
 ) -> None:
-    """A provider's 429, 503 and 529 pass with `Retry-After` in either form, body and all, after one try that costs nothing."""
+    """A provider's 429, 503 and 529 pass with `Retry-After` in either form; one try, which costs nothing."""
     provider.next(status=status, retry_after=retry_after)
     reply = streamed(customer, "openai")
     assert (reply.status, reply.headers["retry-after"]) == (status, retry_after)
