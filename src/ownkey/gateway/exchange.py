@@ -312,7 +312,7 @@ class Exchange:
         self._settle("failed", usage, lambda: self._break_off(error))
 
     def _used_so_far(self, free: bool) -> Usage:
-        """What a call that broke off has used. Without any reply: nothing if ``free``, else it was being worked on."""
+        """What a call that broke off has used. ``free``: it cost nothing without a reply; else it was worked on."""
         if self._watch is not None:
             return self._watch.usage(False)
         return NOTHING_USED if free else Usage(input_tokens=self.call.input_estimate(), estimated=True)
