@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import signal
 import socket
 import threading
@@ -180,10 +181,19 @@ async def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     """Serve on listening sockets until a signal says to stop; running replies get ``drain_timeout`` to finish."""
     async with await open_application(settings) as application:
         _serve_metrics(settings, application.relay)
+        application.relay.most_clients = _room_for_clients()
         gc.collect()
         gc.freeze()  # what is here now lives as long as the process: spare the collector the walk
         gc.set_threshold(50_000, 20, 50)  # a call leaves no cycles behind; looking for them costs a tenth of it
         await server(application).serve(sockets=sockets)
+
+
+def _room_for_clients() -> int:
+    """How many connections to accept: half of the files we may open, for each may need one to a provider."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = min(hard, 1 << 20) if hard != resource.RLIM_INFINITY else 1 << 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return max(files // 2, 64)
 
 
 def run(settings: Settings, host: str, port: int, *, reuse_port: bool = False) -> None:

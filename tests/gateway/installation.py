@@ -26,13 +26,13 @@ def free_port() -> int:
 class Installation:
     """One organization's worth of an installation on SQLite; everything it says is kept, to be searched."""
 
-    def __init__(self, folder: Path, provider: FakeProvider) -> None:
+    def __init__(self, folder: Path, provider: FakeProvider, tokens: int = 100_000) -> None:
         self.folder = folder
         self.log = folder / "log"
         self.port, self.metrics = free_port(), free_port()
         self.said: dict[str, bytes] = {}
         plans = folder / "plans.toml"
-        plans.write_text('[plans.free]\nname = "Free"\nmonthly_tokens = 100000\napi_access = true\n')
+        plans.write_text(f'[plans.free]\nname = "Free"\nmonthly_tokens = {tokens}\napi_access = true\n')
         self.environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

@@ -1,8 +1,12 @@
-"""The official SDKs, unchanged, pointed at us: text, streams, tools, embeddings, images, typed errors, cancelling."""
+"""The official SDKs, unchanged, pointed at us: text, streams, tools, embeddings, images, typed errors, cancelling.
+
+All of it directly, behind nginx and behind HAProxy, set up as README.md says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -13,6 +17,9 @@ from google.genai import errors as genai_errors
 from google.genai import types
 
 from tests.fakes.provider import FakeProvider
+from tests.fixtures.missing import leave_out
+from tests.gateway import front_ends
+from tests.gateway.conftest import PLANS
 from tests.gateway.service import PLATFORM_KEY, Customer, Service, new_customer, running, settings_for
 
 OWN_KEY = "sk-own-key-of-the-customer-0123456789"
@@ -22,6 +29,24 @@ TOOL: Any = {
     "description": "The weather of a city.",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
+
+
+@pytest.fixture(scope="module", params=["directly", *front_ends.FRONT_ENDS])
+def service(
+    request: pytest.FixtureRequest, oracle: FakeProvider, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """A service, and the address at which a front end leads to it."""
+    folder: Path = tmp_path_factory.mktemp("service")
+    plans = folder / "plans.toml"
+    plans.write_text(PLANS)
+    if request.param != "directly" and not front_ends.program(request.param):
+        leave_out(request.config, "--require-front-ends", f"no {request.param} here: tests behind it left out")
+    with running(settings_for(oracle, data_dir=folder, plans_file=plans), oracle) as service:
+        if request.param == "directly":
+            yield service
+        else:
+            with front_ends.before(request.param, service.url, folder) as service.url:
+                yield service
 
 
 @pytest.fixture

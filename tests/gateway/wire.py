@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import select
 import socket
 from dataclasses import dataclass
 from types import TracebackType
@@ -26,9 +28,9 @@ class Reply:
 class Wire:
     """One connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float = 10.0) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
-        self._socket = socket.create_connection((host, int(port)), 10)
+        self._socket = socket.create_connection((host, int(port)), timeout)
         self._read = b""
 
     def __enter__(self) -> Self:
@@ -41,9 +43,26 @@ class Wire:
         """Hang up."""
         self._socket.close()
 
+    def finish_sending(self) -> None:
+        """Close our half of the connection."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
     def send(self, data: bytes | str) -> None:
         """Send bytes as they are; text with its line feeds as CRLF."""
         self._socket.sendall(data.replace("\n", "\r\n").encode() if isinstance(data, str) else data)
+
+    def send_now(self, data: bytes) -> None:
+        """Send what fits; ``BlockingIOError`` if nothing does, for a second."""
+        try:
+            self._socket.settimeout(1)
+            self._socket.sendall(data)
+        except TimeoutError:
+            raise BlockingIOError from None
+
+    def has_news(self) -> bool:
+        """Whether something waits to be read."""
+        return bool(self._read) or bool(select.select([self._socket], [], [], 0)[0])
 
     def line(self) -> bytes:
         """The next line, without its end; ``ConnectionError`` if there is none."""
@@ -64,6 +83,14 @@ class Wire:
         if "content-length" in headers:
             return Reply(status, headers, self._exactly(int(headers["content-length"])))
         return Reply(status, headers, self.rest())
+
+    def some(self, seconds: float = 0.3) -> bytes:
+        """What there is until the other side hangs up or is silent for so long."""
+        self._socket.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):
+            return self.rest()
+        data, self._read = self._read, b""
+        return data
 
     def rest(self) -> bytes:
         """Everything until the other side hangs up."""
@@ -97,7 +124,7 @@ class Wire:
     def _more(self) -> bool:
         try:
             data = self._socket.recv(65_536)
-        except ConnectionResetError:
+        except (ConnectionResetError, BrokenPipeError):
             return False
         self._read += data
         return bool(data)

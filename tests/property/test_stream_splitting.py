@@ -15,6 +15,7 @@ from ownkey.gateway.call import Call
 from ownkey.gateway.usage_filter import UsageChunkFilter
 from ownkey.gateway.watch import ReplyWatch
 from ownkey.metering.usage import Usage
+from tests.gateway.scale import scaled
 from tests.unit.gateway.samples import (
     ANTHROPIC_STREAM,
     GEMINI_STREAM,
@@ -33,6 +34,7 @@ CALLS = {
     "openai": call("openai", {"model": "m", "stream": True}),
     "anthropic": call("anthropic", {"model": "m", "stream": True}),
     "gemini": call("gemini", {}, "/v1beta/models/m:streamGenerateContent?alt=sse"),
+    "responses": call("openai", {"model": "m", "stream": True, "input": "x"}, "/v1/responses"),
 }
 
 
@@ -66,6 +68,10 @@ def corpus(slug: str, end: str) -> bytes:
     if slug == "openai":
         body = b": comment\n\n" + events(*(openai_chunk(word) for word in words), openai_end())
         body += events({**openai_chunk(None), "choices": [], "usage": OPENAI_USAGE}, "[DONE]")
+    elif slug == "responses":
+        deltas = [named("response.output_text.delta", {"delta": word}) for word in words]
+        usage = {"input_tokens": 9, "output_tokens": 8, "total_tokens": 17}
+        body = b"".join(deltas) + named("response.completed", {"response": {"id": "r", "usage": usage}})
     elif slug == "anthropic":
         start, rest = ANTHROPIC_STREAM.split(b"event: content_block_stop")
         deltas = [named("content_block_delta", {"delta": {"type": "text_delta", "text": word}}) for word in words]
@@ -91,13 +97,14 @@ def test_every_single_cut(slug: str, end: str) -> None:
         assert passed(parts) == filtered
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("end", LINE_ENDS)
 @pytest.mark.parametrize("slug", CALLS)
 def test_many_cuts_at_once(slug: str, end: str) -> None:
     """Cut into up to thirty pieces at random places, whole or broken off: the same usage, the same bytes passed."""
     draw = random.Random(f"{slug}{end}")  # noqa: S311
     stream = corpus(slug, end)
-    for _ in range(200):
+    for _ in range(scaled(200, 1_000)):
         broken = stream[: draw.randrange(len(stream) + 1)]
         cuts = [draw.randrange(len(broken) + 1) for _ in range(draw.randrange(30))]
         asked = frozenset(draw.sample(range(len(cuts) + 1), len(cuts) // 2))

@@ -217,8 +217,8 @@ class Exchange:
         self._connection = None
         self._delivery.hold(pieces)
         usage = watch.usage(True)
-        # A reply that reports its usage has not failed; only one that does not is worth reading for an error.
-        failed = (usage.estimated or not usage.total_tokens) and watch.provider_failed
+        # A reply that reports its usage and ends as usual has not failed: it is not worth reading for an error.
+        failed = (usage.estimated or not usage.total_tokens or watch.ends_in_error) and watch.provider_failed
         self._settle("failed" if failed else "finished", usage, self._deliver_end)
 
     def on_broken(self, reason: str) -> None:

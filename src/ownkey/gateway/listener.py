@@ -49,6 +49,7 @@ class Listener(HttpToolsProtocol):
         self._deaf = False  # whatever still comes is not looked at
         self._lingering = False  # all is said; the other side may read it before we close
         self._last_words: OwnkeyError | None = None  # for when the replies before it are out
+        self._held_up = False  # the next turn waits for the client to read
         self._phase: tuple[str, object] = ("", None)
         self._since = 0.0
 
@@ -86,14 +87,27 @@ class Listener(HttpToolsProtocol):
     def _parse(self, data: bytes | memoryview) -> None:
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # refused or ignored, and no request can follow it
-            self._deaf = True
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay_in_http(bytes(data[upgrade.args[0] :]))
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._reject(cause if isinstance(cause, OwnkeyError) else InvalidRequest(_NOT_HTTP))
         else:
             if self._open and not self._deaf:
                 self._not_whole_yet(len(data))
+
+    def _stay_in_http(self, rest: bytes) -> None:
+        """Serve a request that offers another protocol in this one, as its connection's last (RFC 9110, 7.8).
+
+        The parser leaves the body of such a request aside, so it reads the request again, without the offer.
+        """
+        lines = [b"%b: %b\r\n" % field for field in self.headers if field[0] != b"connection"]
+        if self._length is not None:
+            lines.append(b"content-length: %d\r\n" % self._length)
+        version = self.parser.get_http_version().encode()
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+        self.parser = httptools.HttpRequestParser(self)
+        self._parse(b"".join((line, *lines, b"connection: close\r\n\r\n", rest)))
 
     def _not_whole_yet(self, size: int) -> None:
         """A read ended within a request."""
@@ -145,6 +159,8 @@ class Listener(HttpToolsProtocol):
             or head.version != parser.get_http_version()
         ):
             head = self._head = read_request_head(parser, self.url, self.headers, self.relay.by_segment)
+        if head.upgrade:
+            return
         if head.provider is None:
             self._begin_page(head)
             return
@@ -165,14 +181,12 @@ class Listener(HttpToolsProtocol):
             raise RequestTooLarge
         super().on_message_begin()
         self.url, self.expect_100_continue = head.target, head.expects_continue
-        self.headers += head.fields  # the scope holds this very list
+        self.headers += head.headers  # the scope holds this very list
         if length is not None:
             self.headers.append((b"content-length", b"%d" % length))
         self._page_body = 0
         super().on_headers_complete()
         self._in_head = False
-        if head.upgrade:
-            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Some of a body, for whichever kind of request it belongs to."""
@@ -187,6 +201,8 @@ class Listener(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request is whole; a gateway request starts only now."""
+        if self._in_head:  # it offers another protocol, and is read again
+            return
         self._open = False
         self._moved = True
         inbound = self.cycle
@@ -205,6 +221,13 @@ class Listener(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self._lingering or self.transport.is_closing():
             return
+        if self.flow.write_paused:  # who does not read replies may not ask for more of them
+            self.flow.pause_reading()
+            self._held_up = True
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
         self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
@@ -331,6 +354,9 @@ class Listener(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         super().resume_writing()
+        if self._held_up:
+            self._held_up = False
+            self._go_on()
         if self.in_flight is not None and self.in_flight.exchange is not None:
             self.in_flight.exchange.resume()
 

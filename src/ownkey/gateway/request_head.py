@@ -23,7 +23,8 @@ from ownkey.providers.provider import Provider
 
 Fields = Sequence[tuple[bytes, bytes]]
 
-_DECIDING = frozenset((b"host", b"transfer-encoding"))
+_DECIDING = frozenset((b"connection", b"content-length", b"host", b"transfer-encoding"))
+_USUAL_CONNECTION = (b"keep-alive", b"close")
 # A name or an address, perhaps with a port (RFC 9110, 4.1); nothing that could begin a path, a query or a login.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # Never TRACE, whose reply repeats the request, the provider's credential in it.
@@ -35,15 +36,17 @@ _TOKEN_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 class RequestHead:
     """What a head says. A client sends the same again and again on its connection, so the last one is kept there.
 
-    ``fields`` have their names in lower case, without the length of the body, which is the request's own. Without a
-    ``provider`` it is for the pages. ``refusal`` is what is wrong with a request for the gateway, to be said when its
-    turn has come; otherwise ``call`` and ``caller`` are there.
+    ``fields`` have their names in lower case, without the length of the body, which is the request's own; ``headers``
+    are those without what ``Connection`` names, which is for this hop only. Without a ``provider`` it is for the
+    pages. ``refusal`` is what is wrong with a request for the gateway, to be said when its turn has come; otherwise
+    ``call`` and ``caller`` are there.
     """
 
     method: bytes
     version: str
     target: bytes
     fields: Fields
+    headers: Fields
     keep_alive: bool
     upgrade: bool
     expects_continue: bool
@@ -59,13 +62,13 @@ def read_request_head(
 ) -> RequestHead:
     """Read a whole head. Raises ``InvalidRequest`` if nobody can tell where the request goes or where it ends."""
     version = parser.get_http_version()
-    _check(version, target, fields)
     head = RequestHead(
         parser.get_method(),
         version,
         target,
         fields,
-        keep_alive=parser.should_keep_alive() and not parser.should_upgrade() and version == "1.1",
+        _checked(version, target, fields),
+        keep_alive=parser.should_keep_alive() and version == "1.1",
         upgrade=parser.should_upgrade(),
         expects_continue=any(name == b"expect" and value.lower() == b"100-continue" for name, value in fields),
     )
@@ -77,7 +80,7 @@ def read_request_head(
         try:
             _read_call(head, provider, query)
         except OwnkeyError as error:
-            head.refusal = error
+            head.refusal = error.with_traceback(None)  # which would keep everything that was read
     return head
 
 
@@ -85,15 +88,17 @@ def _read_call(head: RequestHead, provider: Provider, query: bytes) -> None:
     method = head.method.decode("ascii")
     if method not in _METHODS:
         raise InvalidRequest(f"{method} is no method of a provider's API.")
-    token, query = find_token(head.fields, query)
+    token, query = find_token(head.headers, query)
     head.caller = Caller(token_hash=token_hash(token))
-    head.call = read_head(provider, method, head.path, query.decode("latin-1"), head.fields)
+    head.call = read_head(provider, method, head.path, query.decode("latin-1"), head.headers)
     if head.call.endpoint.refused:
         raise InvalidRequest("Realtime and WebSocket connections are not supported. Use the HTTP API.")
 
 
-def _check(version: str, target: bytes, fields: Fields) -> None:
+def _checked(version: str, target: bytes, fields: Fields) -> Fields:
+    """The fields that are not for this hop only."""
     hosts = 0
+    named: list[bytes] = []
     for name, value in fields:
         if name not in _DECIDING:
             continue
@@ -101,6 +106,9 @@ def _check(version: str, target: bytes, fields: Fields) -> None:
             hosts += 1
             if not _is_host(value):
                 raise InvalidRequest("The Host header is not the name of a host.")
+        elif name == b"connection":
+            if value.lower() not in _USUAL_CONNECTION:
+                named += value.lower().split(b",")
         elif value.strip().lower() != b"chunked" or version == "1.0":
             raise InvalidRequest("The only Transfer-Encoding understood is 'chunked', in HTTP/1.1.")
     if version not in ("1.1", "1.0"):
@@ -109,6 +117,10 @@ def _check(version: str, target: bytes, fields: Fields) -> None:
         raise InvalidRequest("The request must have one Host header.")
     if target[:1] != b"/" or b"#" in target or not target.isascii():
         raise InvalidRequest("The target of the request must be a path: '/', then ASCII without '#'.")
+    if not named:
+        return fields
+    hop = {name.strip() for name in named} - _DECIDING - {b"upgrade"}
+    return [field for field in fields if field[0] not in hop]
 
 
 @lru_cache(1024)

@@ -68,6 +68,14 @@ class ReplyWatch:
         self._read()
         return self._reader is not None and self._reader.failed
 
+    @property
+    def ends_in_error(self) -> bool:
+        """Whether the last bytes of a stream look like an error, so that all of them are worth reading."""
+        if not self._call.stream:
+            return False
+        end = b"".join(self._pieces[-3:])[-2_048:]
+        return b'"error":{' in end or b'"error": {' in end
+
     def output_so_far(self) -> int:
         """About how many output tokens have passed; never falls while a reply runs."""
         self._read()
