@@ -207,9 +207,9 @@ def test_a_token_that_the_provider_refuses_is_dropped(
 
 
 def test_neither_token_nor_private_key_comes_back(
-    customer: Customer, provider: FakeProvider, tokens: TokenService
+    customer: Customer, provider: FakeProvider, tokens: TokenService, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A provider that repeats what it got, or knows the key, shows the caller neither."""
+    """A provider that repeats what it got, or knows the key, shows the caller neither; no log line has them."""
     key = tokens.account("echo")
     pem = json.loads(key)["private_key"]
     customer.connect("vertex", key)
@@ -223,6 +223,9 @@ def test_neither_token_nor_private_key_comes_back(
     assert token not in shown
     assert not any(line in shown for line in pem.splitlines() if len(line) > 20)
     assert "[redacted]" in reply.headers["x-goog-echo"]
+    logged = "".join(capfd.readouterr())
+    assert token not in logged
+    assert not any(line in logged for line in pem.splitlines() if len(line) > 20)
 
 
 def test_the_operators_account_serves_the_allowance(

@@ -60,7 +60,7 @@ async def node(
         public_url=public_url,
         keys_managed_by=managed_by,
         platform_keys={"openai": Secret("sk-proj-the-operators-own")},
-        base_urls=dict.fromkeys(("openai", "anthropic", "gemini"), provider.url),
+        base_urls=dict.fromkeys(("openai", "anthropic", "gemini", "acme-llm"), provider.url),
     )
     db = Database(sqlite_url, synchronous="OFF")
     yield Node(
@@ -145,6 +145,18 @@ async def test_an_address_is_asked_for_beside_the_key(
     (key,) = await provider_keys.list_keys(node.db, acme.actor("user"))
     assert key.address == "https://acme-east.openai.azure.com"
     assert "address" not in (await admin.page(OPENAI)).form(OPENAI).fields
+
+
+async def test_a_provider_that_the_operator_added_has_a_section(
+    client_for: Callable[[str], Browser], provider: FakeProvider
+) -> None:
+    """It takes keys like any other, checked at the operator's address."""
+    admin, path = client_for("admin"), f"{PATH}/acme-llm"
+    assert ("h2", "Acme Llm") in (await admin.page(PATH)).headings
+    assert set((await admin.page(path)).form(path).fields) == {"csrf", "api_key"}
+    reply = await admin.send(path, {"api_key": KEY})
+    assert "Acme Llm accepted the key." in await admin.notice(reply)
+    assert provider.last.path == "/v1/models"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import json
 import stat
 from pathlib import Path
 
+import pytest
+
 from ownkey.demo.simulated_provider import SimulatedProvider
 from tests.integration.cli.conftest import Cli
 
@@ -113,6 +115,18 @@ def test_a_provider_of_ones_own(cli: Cli, simulated_provider: SimulatedProvider)
     cli.set(BASE_URL_SETTINGS="http://127.0.0.1:1")
     refused = cli("keys", "list", "acme")
     assert (refused.code, "'settings'" in refused.err) == (1, True)
+
+
+def test_a_key_of_a_provider_that_is_gone_can_be_removed(
+    cli: Cli, simulated_provider: SimulatedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the operator took out of the settings leaves no key behind that nobody can destroy."""
+    cli.set(BASE_URL_ACME_LLM=simulated_provider.base_url("openai"))
+    cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    cli("keys", "set", "acme", "acme-llm", stdin=KEY)
+    monkeypatch.delenv("OWNKEY_BASE_URL_ACME_LLM")
+    assert cli.json("keys", "remove", "acme", "acme-llm") == {"provider": "acme-llm", "removed": True}
+    assert "no provider called" in cli("keys", "remove", "acme", "acme-llm").err
 
 
 def test_a_rejected_key_is_not_saved(cli: Cli) -> None:
