@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ownkey.credentials import Secret
-from ownkey.providers.addresses import AddressRefused
+from ownkey.gateway.upstream import Pool
+from ownkey.providers.addresses import AddressRefused, AllowedHosts, Guard
 from ownkey.providers.health import Health
 from ownkey.providers.registry import find
 from tests.fakes.certificates import Authority
@@ -258,14 +259,19 @@ def test_an_added_provider_is_served(provider: FakeProvider, tmp_path: Path, sta
     assert (provider.last.mount, provider.last.key) == ("acme-llm", "key-of-the-operator-01234")
 
 
-@pytest.mark.anyio
-async def test_a_guarded_connection_is_not_shared_with_another_kind(names: Names) -> None:
+def test_a_guarded_connection_is_not_shared_with_another_kind(names: Names) -> None:
     """An origin that the operator named and the same one that an organization named keep connections apart."""
-    from ownkey.gateway.upstream import Pool
-    from ownkey.providers.addresses import AllowedHosts, Guard
-
     pool, guard = Pool(1), Guard(AllowedHosts(), names)
     assert pool.origin("https://a.example") is pool.origin("https://a.example")
     assert pool.origin("https://a.example", guard) is pool.origin("https://a.example", guard)
     assert pool.origin("https://a.example", guard) is not pool.origin("https://a.example")
-    await asyncio.sleep(0)
+
+
+def test_what_no_key_names_any_more_is_forgotten() -> None:
+    """An organization that gives one address after another does not fill the memory."""
+    pool = Pool(1)
+    kept = pool.origin("https://kept.example")
+    for number in range(50):
+        pool.origin(f"https://{number}.example")
+    gc.collect()
+    assert list(pool._origins.values()) == [kept]

@@ -329,9 +329,9 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType({row.slug: row for row in _
 _MASK = re.compile(r"[•●…*]|\.\.\.")
 
 
-def find(slug: str) -> Provider:
+def find(slug: str, providers: Mapping[str, Provider] = PROVIDERS) -> Provider:
     """The provider with this slug; raises ``NotFound`` if there is none."""
-    provider = PROVIDERS.get(slug)
+    provider = providers.get(slug)
     if provider is None:
         raise NotFound(f"There is no provider called {slug[:40]!r} here.")
     return provider
