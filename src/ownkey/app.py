@@ -177,9 +177,9 @@ def server(application: Application) -> uvicorn.Server:
     )
 
 
-async def serve(settings: Settings, sockets: list[socket.socket]) -> None:
+async def serve(settings: Settings, sockets: list[socket.socket], lookup: Lookup = look_up) -> None:
     """Serve on listening sockets until a signal says to stop; running replies get ``drain_timeout`` to finish."""
-    async with await open_application(settings) as application:
+    async with await open_application(settings, lookup) as application:
         _serve_metrics(settings, application.relay)
         application.relay.most_clients = _room_for_clients()
         gc.collect()
@@ -196,10 +196,10 @@ def _room_for_clients() -> int:
     return max(files // 2, 64)
 
 
-def run(settings: Settings, host: str, port: int, *, reuse_port: bool = False) -> None:
+def run(settings: Settings, host: str, port: int, *, reuse_port: bool = False, lookup: Lookup = look_up) -> None:
     """Serve on an address until SIGTERM or SIGINT. Raises ``OSError`` if the address is taken."""
     listening = listen(host, port, reuse_port=reuse_port)
-    uvloop.run(serve(settings, [listening]))
+    uvloop.run(serve(settings, [listening], lookup))
 
 
 def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:

@@ -21,6 +21,7 @@ OF_EVERYONE = ["/assistant", "/settings/account", "/settings/integrations", "/se
 OF_THE_OWNER = [
     *[f"/settings/{name}" for name in SETTINGS],
     "/settings/integrations/openai",
+    "/settings/integrations/azure",
     "/settings/developer/tokens/new",
     "/confirm-password",
     "/nowhere",

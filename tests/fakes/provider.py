@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import json
 import signal
+import ssl
 import threading
 import time
 from collections import deque
@@ -45,9 +46,17 @@ __all__ = ["Behaviour", "Connection", "FakeProvider", "Received"]
 class FakeProvider:
     """A provider on a port of its own. Any thread may call any method; changes count from the next request."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, *, keep_bodies: bool = True) -> None:
-        """``keep_bodies``: remember the bytes of every reply; leave it off for load."""
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        keep_bodies: bool = True,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """``keep_bodies``: remember the bytes of every reply; leave it off for load. ``tls``: serve HTTPS."""
         self.keep_bodies = keep_bodies
+        self._tls = tls
         self.connections: list[Connection] = []
         self.live: set[Server] = set()
         self._requests: list[Received] = []
@@ -88,7 +97,9 @@ class FakeProvider:
         """Serve in the running event loop until ``stop()``."""
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        self._server = await self._loop.create_server(lambda: Server(self), self._host, self._port, backlog=4096)
+        self._server = await self._loop.create_server(
+            lambda: Server(self), self._host, self._port, backlog=4096, ssl=self._tls
+        )
         self._port = self._server.sockets[0].getsockname()[1]
         if started is not None:
             started.set()

@@ -19,6 +19,7 @@ from ownkey.metering import allowances, ledger, usage_events
 from ownkey.metering.allowances import Allowance
 from ownkey.metering.usage_events import UsageEvent
 from ownkey.node import Node
+from ownkey.providers.addresses import Lookup, look_up
 from ownkey.providers.health import Health
 from ownkey.providers.registry import PROVIDERS, find
 from ownkey.settings import Settings, read_settings
@@ -33,8 +34,9 @@ PLATFORM_KEY = "sk-platform-key-of-the-operator-0123456789"
 class Service:
     """A running application. Its methods may be called from any thread; they wait until what they do is done."""
 
-    def __init__(self, settings: Settings, provider: FakeProvider) -> None:
+    def __init__(self, settings: Settings, provider: FakeProvider, lookup: Lookup = look_up) -> None:
         self.settings = settings
+        self.lookup = lookup
         self.provider = provider
         self.url = ""
         self._started = threading.Event()
@@ -79,7 +81,7 @@ class Service:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.application = await app.open_application(self.settings)
+        self.application = await app.open_application(self.settings, self.lookup)
         listening = app.listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with self.application:
@@ -101,11 +103,13 @@ class Customer:
     def _db(self) -> Any:
         return self.service.node.db
 
-    def connect(self, provider: str, key: str) -> None:
-        """Give the organization an own key, or replace it."""
+    def connect(self, provider: str, key: str, address: str = "") -> None:
+        """Give the organization an own key, or replace it; ``address`` is stored as it is, without being judged."""
         row, secret = find(provider), Secret(key)
         node = self.service.node
-        self.service.do(lambda: provider_keys.save(node.db, node.keyring, self.actor, row, secret, Health.ACTIVE))
+        self.service.do(
+            lambda: provider_keys.save(node.db, node.keyring, self.actor, row, secret, Health.ACTIVE, base_url=address)
+        )
 
     def disconnect(self, provider: str) -> None:
         """Remove the own key."""
@@ -136,9 +140,9 @@ class Customer:
 
 
 @contextmanager
-def running(settings: Settings, provider: FakeProvider) -> Iterator[Service]:
-    """A service for as long as the block lasts."""
-    service = Service(settings, provider)
+def running(settings: Settings, provider: FakeProvider, lookup: Lookup = look_up) -> Iterator[Service]:
+    """A service for as long as the block lasts; ``lookup`` resolves the hosts of organizations' own addresses."""
+    service = Service(settings, provider, lookup)
     service.start()
     try:
         yield service

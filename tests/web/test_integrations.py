@@ -60,7 +60,7 @@ async def node(
         public_url=public_url,
         keys_managed_by=managed_by,
         platform_keys={"openai": Secret("sk-proj-the-operators-own")},
-        base_urls=dict.fromkeys(("openai", "anthropic", "gemini"), provider.url),
+        base_urls=dict.fromkeys(("openai", "anthropic", "gemini", "acme-llm"), provider.url),
     )
     db = Database(sqlite_url, synchronous="OFF")
     yield Node(
@@ -125,6 +125,72 @@ async def test_connect(client_for: Callable[[str], Browser], provider: FakeProvi
     key = (await provider_keys.list_keys(node.db, acme.actor("user")))[0]
     assert key.health is Health.ACTIVE
     assert key.fingerprint in page.text
+
+
+AZURE = f"{PATH}/azure"
+
+
+async def test_an_address_is_asked_for_beside_the_key(
+    client_for: Callable[[str], Browser], provider: FakeProvider, node: Node, acme: Acme
+) -> None:
+    """A provider whose host is the customer's has one more field; what was given is shown, and offered again."""
+    admin = client_for("admin")
+    form = (await admin.page(AZURE)).form(AZURE)
+    assert set(form.fields) == {"csrf", "address", "api_key"}
+    reply = await admin.send(AZURE, {"address": "Acme-East", "api_key": "k" * 32, "unchecked": "yes"})
+    assert reply.status_code == 303
+    page = await admin.page(PATH)
+    assert "https://acme-east.openai.azure.com" in page.text
+    assert (await admin.page(AZURE)).form(AZURE).fields["address"] == "https://acme-east.openai.azure.com"
+    (key,) = await provider_keys.list_keys(node.db, acme.actor("user"))
+    assert key.address == "https://acme-east.openai.azure.com"
+    assert "address" not in (await admin.page(OPENAI)).form(OPENAI).fields
+
+
+async def test_a_provider_that_the_operator_added_has_a_section(
+    client_for: Callable[[str], Browser], provider: FakeProvider
+) -> None:
+    """It takes keys like any other, checked at the operator's address."""
+    admin, path = client_for("admin"), f"{PATH}/acme-llm"
+    assert ("h2", "Acme Llm") in (await admin.page(PATH)).headings
+    assert set((await admin.page(path)).form(path).fields) == {"csrf", "api_key"}
+    reply = await admin.send(path, {"api_key": KEY})
+    assert "Acme Llm accepted the key." in await admin.notice(reply)
+    assert provider.last.path == "/v1/models"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("", "needs its resource beside the key"),
+        ("not a resource", "This is no resource of Azure OpenAI. It looks like my-resource."),
+        ("https://127.0.0.1", "inside a private network"),
+        ("https://acme.evil.example", "OWNKEY_ALLOWED_HOSTS"),
+        ("http://acme.openai.azure.com", "must begin with https://"),
+    ],
+)
+async def test_an_address_that_cannot_be_used_is_told_at_its_field(
+    address: str, said: str, client_for: Callable[[str], Browser], node: Node, acme: Acme
+) -> None:
+    """Nothing is saved or sent; the address stays in its field, the key does not."""
+    reply = await client_for("admin").send(AZURE, {"address": address, "api_key": KEY, "unchecked": "yes"})
+    assert reply.status_code == 422
+    page = Page(reply.text)
+    assert said in page.text
+    assert KEY not in reply.text
+    assert page.form(AZURE).fields["address"] == address
+    assert await provider_keys.list_keys(node.db, acme.actor("admin")) == []
+
+
+async def test_an_address_alone_is_not_saved(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """Changing the address of a key needs the key again."""
+    admin = client_for("admin")
+    await admin.send(AZURE, {"address": "acme", "api_key": KEY, "unchecked": "yes"})
+    reply = await admin.send(AZURE, {"address": "evil", "api_key": "", "unchecked": "yes"})
+    assert reply.status_code == 422
+    assert "Paste the API key." in Page(reply.text).text
+    (key,) = await provider_keys.list_keys(node.db, acme.actor("admin"))
+    assert key.address == "https://acme.openai.azure.com"
 
 
 async def test_rejected_key_is_not_saved(

@@ -12,7 +12,7 @@ from ownkey.cli.installation import installation
 from ownkey.cli.output import Json, show, warn
 from ownkey.cli.parameters import Org
 from ownkey.credentials import Secret
-from ownkey.errors import InvalidRequest
+from ownkey.errors import InvalidRequest, NotFound
 from ownkey.providers import registry
 from ownkey.providers.health import Health
 from ownkey.providers.provider import Provider
@@ -92,10 +92,13 @@ async def list_keys(org: Org, /, *, json: Json = False) -> None:
 async def remove(org: Org, provider: ProviderSlug, /, *, json: Json = False) -> None:
     """Remove a key and destroy it; the organization's calls fall back to its allowance."""
     async with installation() as here:
-        company = here.providers.find(provider)
         _, actor = await here.organization(org)
-        await provider_keys.remove(here.db, actor, company.slug)
-    show({"provider": company.slug, "removed": True}, json)
+        try:
+            await provider_keys.remove(here.db, actor, provider)
+        except NotFound:
+            here.providers.find(provider)  # a key may be left of a provider that was taken out of the settings
+            raise
+    show({"provider": provider, "removed": True}, json)
 
 
 def read_key(provider: Provider, token_url: str) -> Secret:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,7 +37,12 @@ def run(port: int | None) -> None:
         logs.set_up(settings.log_level)
         seeded = asyncio.run(_prepare(settings))
         print(guide(settings.public_url, seeded), flush=True)
-        app.run(settings, HOST, port)
+        app.run(settings, HOST, port, lookup=_nowhere)
+
+
+async def _nowhere(host: str, port: int) -> Sequence[str]:
+    """A key pasted into the demo stays on this machine, whatever address is given beside it."""
+    raise OSError("the demo reaches nothing outside this machine: leave the address empty")
 
 
 def demo_settings(folder: Path, port: int, provider: SimulatedProvider) -> Settings:
@@ -52,6 +58,7 @@ def demo_settings(folder: Path, port: int, provider: SimulatedProvider) -> Setti
         "log_level": "WARNING",
         "metrics_address": "",
         "platform_keys": {slug: Secret(PLATFORM_KEYS[slug]) for slug in PLATFORM},
+        "google_token_url": f"{provider.address}/token",
         "base_urls": {slug: provider.base_url(slug) for slug in registry.PROVIDERS},
     }
     return read_settings(**{**untouched, **ours})

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import httptools
 
@@ -47,7 +48,7 @@ class Origin:
     The ``guard`` of an address that an organization gave resolves its name for each connection.
     """
 
-    __slots__ = ("guard", "host", "host_line", "idle", "port", "prefix", "tls")
+    __slots__ = ("__weakref__", "guard", "host", "host_line", "idle", "port", "prefix", "tls")
 
     def __init__(self, url: str, guard: Guard | None = None) -> None:
         parts = urlsplit(url)
@@ -224,7 +225,8 @@ class Pool:
 
     def __init__(self, connect_timeout: float) -> None:
         self._timeout = connect_timeout
-        self._origins: dict[tuple[str, Guard | None], Origin] = {}
+        # An organization's is forgotten with the last route and connection to it.
+        self._origins: WeakValueDictionary[tuple[str, Guard | None], Origin] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._tls = tls_context()
         self._tls.set_alpn_protocols(["http/1.1"])

@@ -167,7 +167,7 @@ def accept(provider: Provider, given: str, allowed: AllowedHosts) -> str:
     if address.pattern is not None and address.pattern.fullmatch(text.lower()):
         short = text.lower()
         return judge(provider, address.exceptions.get(short) or address.template.format(short), allowed)
-    if not address.whole and "://" not in text:
+    if "://" not in text and not (address.whole and "." in text):
         raise AddressRefused(f"This is no {address.label.lower()} of {provider.name}. It looks like {address.example}.")
     url = text if "://" in text else f"https://{text}"
     return judge(provider, url, allowed)

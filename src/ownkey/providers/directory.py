@@ -13,12 +13,12 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ownkey.credentials import Secret
-from ownkey.errors import InvalidRequest, NotFound
+from ownkey.errors import InvalidRequest
 from ownkey.providers import addresses, key_check
 from ownkey.providers.addresses import AddressRefused, AllowedHosts, Guard, Lookup, look_up
 from ownkey.providers.key_check import KeyCheckResult
 from ownkey.providers.provider import Capability, KeyCheck, Provider
-from ownkey.providers.registry import PROVIDERS
+from ownkey.providers.registry import PROVIDERS, find
 from ownkey.providers.service_account import ServiceAccount
 from ownkey.settings import Settings
 
@@ -92,10 +92,7 @@ class Directory(Mapping[str, Provider]):
 
     def find(self, slug: str) -> Provider:
         """The provider with this slug; raises ``NotFound`` if there is none."""
-        provider = self._rows.get(slug)
-        if provider is None:
-            raise NotFound(f"There is no provider called {slug[:40]!r} here.")
-        return provider
+        return find(slug, self._rows)
 
     def connectable(self, slug: str) -> Provider:
         """The provider, if organizations may bring keys for it; raises ``NotFound`` or ``InvalidRequest``."""
@@ -186,6 +183,8 @@ def _added(settings: Settings) -> Mapping[str, Added]:
     """Those of the file, and a bare one for each ``OWNKEY_BASE_URL_…`` that names no other."""
     added = _read_file(settings.providers_file) if settings.providers_file else {}
     bare = {slug: Added(address=url) for slug, url in settings.base_urls.items() if slug not in {*PROVIDERS, *added}}
+    for slug in bare:
+        log.info("a provider was added by its base URL", provider=slug)  # so that a typing error is seen
     return {**added, **bare}
 
 

@@ -127,6 +127,7 @@ async def check(
     except TokenServiceFailed as error:
         return KeyCheckResult(Health.UNREACHABLE, str(error))
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        reason = redact_text(f"{type(error).__name__}: {error}"[:300], secret)
+        kind = "" if type(error) is OSError else f"{type(error).__name__}: "
+        reason = redact_text(f"{kind}{error}"[:300], secret)
         return KeyCheckResult(Health.UNREACHABLE, f"{provider.name} could not be reached ({reason}).")
     return KeyCheckResult(result.health, redact_text(result.said, secret))

@@ -140,7 +140,7 @@ _ROWS: tuple[Provider, ...] = (
         address=Address(
             label="Location",
             example="us-central1",
-            hint="The location in your requests' paths; leave it empty for global.",
+            hint="The location in your requests' paths.",
             pattern=re.compile(r"[a-z]+(?:-[a-z]+[0-9]+)?"),
             template="https://{}-aiplatform.googleapis.com",
             exceptions={
@@ -329,9 +329,9 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType({row.slug: row for row in _
 _MASK = re.compile(r"[•●…*]|\.\.\.")
 
 
-def find(slug: str) -> Provider:
+def find(slug: str, providers: Mapping[str, Provider] = PROVIDERS) -> Provider:
     """The provider with this slug; raises ``NotFound`` if there is none."""
-    provider = PROVIDERS.get(slug)
+    provider = providers.get(slug)
     if provider is None:
         raise NotFound(f"There is no provider called {slug[:40]!r} here.")
     return provider

@@ -142,7 +142,7 @@ async def fetch(account: ServiceAccount, token_url: str = TOKEN_URL) -> AccessTo
         if not token or len(token) > _LONGEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
             raise TokenServiceFailed("Google's token service gave a token that cannot be sent.")
         return AccessToken(Secret(token), asked + granted.expires_in)
-    said = redact_text(_said(body), *account.secrets, Secret(assertion))
+    said = redact_text(_said(body), *account.secrets, Secret(assertion))[:300]
     if 400 <= status < 500 and status not in (408, 429):
         raise TokenRefused(f"Google refused the service account key: {said or status}")
     raise TokenServiceFailed(f"Google's token service answered {status}.")
@@ -153,4 +153,4 @@ def _said(body: bytes) -> str:
         refused = msgspec.json.decode(body, type=_Refused)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ""
-    return f"{refused.error_description or refused.error} ({refused.error})"[:300] if refused.error else ""
+    return f"{refused.error_description or refused.error} ({refused.error})" if refused.error else ""

@@ -6,6 +6,7 @@ import pytest
 
 from ownkey import audit
 from ownkey.access import Role
+from tests.fakes.token_service import document
 from tests.integration.api.conftest import Acme
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +58,72 @@ async def test_a_key_without_money_is_saved_with_a_warning(acme: Acme) -> None:
     reply = await acme.ask("PUT", "/provider-keys/openai", token, json={"key": "sk-demo-nocredit-0123456789"})
     assert (reply.status_code, reply.json()["health"]) == (200, "out_of_credit")
     assert reply.json()["said"]
+
+
+async def test_an_address_comes_with_its_key(acme: Acme) -> None:
+    """For a provider whose host is the customer's the address is stored beside the key, and shown."""
+    token = await acme.token(Role.ADMIN)
+    body: dict[str, object] = {"key": "azure-canary-4f1d9e77aa21", "address": "Acme-East", "unchecked": True}
+    saved = await acme.ask("PUT", "/provider-keys/azure", token, json=body)
+    assert (saved.status_code, saved.json()["address"]) == (200, "https://acme-east.openai.azure.com")
+    listed = await acme.ask("GET", "/provider-keys", token)
+    assert [key["address"] for key in listed.json()["items"]] == ["https://acme-east.openai.azure.com"]
+    replaced = await acme.ask("PUT", "/provider-keys/azure", token, json={**body, "address": "acme-west"})
+    assert replaced.json()["address"] == "https://acme-west.openai.azure.com"
+    assert replaced.json()["id"] != saved.json()["id"]
+    latest = (await audit.entries(acme.db, acme.created.organization.id))[0]
+    assert latest.detail["address"] == "https://acme-west.openai.azure.com"
+
+
+async def test_a_new_address_needs_the_key_again(acme: Acme) -> None:
+    """There is no way to send a stored key to another host: an address without a key is refused."""
+    token = await acme.token(Role.ADMIN)
+    body: dict[str, object] = {"key": "azure-canary-4f1d9e77aa21", "address": "acme", "unchecked": True}
+    assert (await acme.ask("PUT", "/provider-keys/azure", token, json=body)).status_code == 200
+    for given in ({"address": "evil", "unchecked": True}, {"key": "", "address": "evil", "unchecked": True}):
+        reply = await acme.ask("PUT", "/provider-keys/azure", token, json=given)
+        assert (reply.status_code, reply.json()["detail"]) == (400, "Paste the API key.")
+    listed = await acme.ask("GET", "/provider-keys", token)
+    assert [key["address"] for key in listed.json()["items"]] == ["https://acme.openai.azure.com"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "address"),
+    [
+        ("azure", "https://evil.example"),
+        ("azure", "https://acme.openai.azure.com.evil.example"),
+        ("azure", "http://acme.openai.azure.com"),
+        ("ollama", "https://127.0.0.1"),
+        ("ollama", "https://169.254.169.254"),
+        ("ollama", "https://localhost:11434"),
+        ("ollama", "https://2130706433"),
+        ("vertex", "https://evil.example"),
+        ("openai", "https://evil.example"),
+    ],
+)
+async def test_an_address_that_is_not_allowed_is_refused_at_save(acme: Acme, provider: str, address: str) -> None:
+    """Also unchecked: nothing is stored that a key could be sent to by mistake."""
+    token = await acme.token(Role.ADMIN)
+    given = {"key": "canary-4f1d9e77aa21-0123456789", "address": address, "unchecked": True}
+    reply = await acme.ask("PUT", f"/provider-keys/{provider}", token, json=given)
+    assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request")
+    assert (await acme.ask("GET", "/provider-keys", token)).json()["items"] == []
+
+
+async def test_a_key_of_a_service_account_and_no_key_at_all(acme: Acme) -> None:
+    """A service account is shown by its e-mail address; a server that asks for no key is connected without one."""
+    token = await acme.token(Role.ADMIN)
+    pem = "-----BEGIN PRIVATE KEY-----\ncanary-0123456789\n-----END PRIVATE KEY-----\n"
+    text = document("robot@acme.iam.gserviceaccount.com", pem)
+    given = {"key": text, "address": "us-central1", "unchecked": True}
+    saved = await acme.ask("PUT", "/provider-keys/vertex", token, json=given)
+    assert (saved.status_code, saved.json()["preview"]) == (200, "robot@acme.iam.gserviceaccount.com")
+    assert saved.json()["address"] == "https://us-central1-aiplatform.googleapis.com"
+    assert "canary" not in saved.text
+    wrong = await acme.ask("PUT", "/provider-keys/vertex", token, json={**given, "key": "AIza-canary"})
+    assert (wrong.status_code, "whole JSON file" in wrong.json()["detail"]) == (400, True)
+    none = await acme.ask("PUT", "/provider-keys/ollama", token, json={"unchecked": True})
+    assert (none.status_code, none.json()["preview"], none.json()["address"]) == (200, "none", "")
 
 
 @pytest.mark.parametrize("settings_overrides", [{"keys_managed_by": "owner"}])

@@ -6,6 +6,9 @@ import json
 import stat
 from pathlib import Path
 
+import pytest
+
+from ownkey.demo.simulated_provider import SimulatedProvider
 from tests.integration.cli.conftest import Cli
 
 KEY = b"sk-demo-canary-4f1d9e77aa21\n"
@@ -86,6 +89,44 @@ def test_a_key_is_read_from_standard_input_only(cli_on_each: Cli) -> None:
     assert again.code == 1
     for result in (first, unchecked, listed, removed, again):
         assert "canary" not in result.out + result.err
+
+
+def test_an_address_comes_with_its_key(cli: Cli) -> None:
+    """``--address`` names the customer's host; one that is not allowed is refused before the key is read."""
+    cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    given = ("keys", "set", "acme", "azure", "--unchecked")
+    saved = cli(*given, "--address", "Acme-East", "--json", stdin=KEY)
+    assert saved.document["address"] == "https://acme-east.openai.azure.com"
+    assert [key["address"] for key in cli.json("keys", "list", "acme")] == ["https://acme-east.openai.azure.com"]
+    assert "https://acme-east.openai.azure.com" in cli("keys", "list", "acme").out
+    for arguments, said in (((), "needs its resource"), (("--address", "https://10.0.0.1"), "OWNKEY_ALLOWED_HOSTS")):
+        refused = cli(*given, *arguments, stdin=KEY)
+        assert (refused.code, said in refused.err) == (1, True)
+    cli.set(ALLOWED_HOSTS="10.0.0.0/8")
+    assert cli.json(*given, "--address", "https://10.0.0.1", stdin=KEY)["address"] == "https://10.0.0.1"
+
+
+def test_a_provider_of_ones_own(cli: Cli, simulated_provider: SimulatedProvider) -> None:
+    """One variable adds a provider, and a key for it is checked there; a slug that hides a page is refused."""
+    cli.set(BASE_URL_ACME_LLM=simulated_provider.base_url("openai"))
+    cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    saved = cli.json("keys", "set", "acme", "acme-llm", stdin=KEY)
+    assert (saved["provider"], saved["health"]) == ("acme-llm", "active")
+    cli.set(BASE_URL_SETTINGS="http://127.0.0.1:1")
+    refused = cli("keys", "list", "acme")
+    assert (refused.code, "'settings'" in refused.err) == (1, True)
+
+
+def test_a_key_of_a_provider_that_is_gone_can_be_removed(
+    cli: Cli, simulated_provider: SimulatedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the operator took out of the settings leaves no key behind that nobody can destroy."""
+    cli.set(BASE_URL_ACME_LLM=simulated_provider.base_url("openai"))
+    cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    cli("keys", "set", "acme", "acme-llm", stdin=KEY)
+    monkeypatch.delenv("OWNKEY_BASE_URL_ACME_LLM")
+    assert cli.json("keys", "remove", "acme", "acme-llm") == {"provider": "acme-llm", "removed": True}
+    assert "no provider called" in cli("keys", "remove", "acme", "acme-llm").err
 
 
 def test_a_rejected_key_is_not_saved(cli: Cli) -> None:
