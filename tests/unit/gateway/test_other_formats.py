@@ -95,7 +95,7 @@ COHERE_STREAM = (
 
 
 def test_cohere_is_charged_what_it_bills() -> None:
-    """``billed_units``, not the tokens of its own prompt; in either version's stream; nothing is added to the request."""
+    """``billed_units``, not the tokens of its own prompt; in either stream; it is not asked for usage."""
     asked = call("cohere", {"model": "command-r", "stream": True, "messages": []}, "/v2/chat")
     assert asked.reports_usage
     assert read(asked, [COHERE_STREAM], "text/event-stream") == Usage(3, 4)
