@@ -217,7 +217,7 @@ def _read_json(call: Call) -> None:
     if call.endpoint.streams is not None:
         call.stream = call.endpoint.streams
     else:
-        call.stream = flag(body.stream, "stream") or (body.stream is None and kind in STREAMS_UNLESS_TOLD)
+        call.stream = flag(body.stream, "stream") if body.stream is not None else kind in STREAMS_UNLESS_TOLD
     if call.stream and kind in _USAGE_ON_REQUEST:
         options = body.stream_options
         if options is not None and not isinstance(options, dict):
