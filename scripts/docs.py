@@ -22,6 +22,7 @@ from ownkey.api.urls import PREFIX, ROUTES
 from ownkey.cli.main import app
 from ownkey.errors import OwnkeyError
 from ownkey.gateway.dialects.error_shapes import ERROR_WORDS
+from ownkey.gateway.estimates import AUDIO_TOKENS_PER_SECOND, BYTES_PER_TOKEN, IMAGE_READ, IMAGE_WRITTEN
 from ownkey.plans import DEFAULT_CATALOGUE, Plan
 from ownkey.providers.provider import Provider
 from ownkey.providers.registry import PROVIDERS
@@ -217,6 +218,39 @@ the base URL is the only thing that a program changes; its API token goes where 
 An organization can connect a key of its own for each of them. On the allowance run those for which the operator has
 set `OWNKEY_PLATFORM_KEY_<PROVIDER>`. Adding a provider is adding a row to `providers/registry.py`; an OpenAI-compatible
 address of one's own is added by a [setting](configuration.md#providers-of-your-own).
+
+## More than one format
+
+Every path of a provider is reachable, also where it speaks another format than the table says:
+
+- **Azure OpenAI**: `/openai/v1/…`, deployments (`/openai/deployments/<name>/…?api-version=…`), and Claude at
+  `/anthropic/v1/messages`. Versions before 2024-09-01 cannot be asked for a stream's usage: it is estimated.
+- **Amazon Bedrock**: Converse and Invoke, plain and streamed, with an API key (`AWS_BEARER_TOKEN_BEDROCK` is the API
+  token, and the SDK's endpoint `{{public}}/bedrock`); and its OpenAI- and Anthropic-compatible endpoints. Requests
+  signed with AWS's own signature are not: what signs them is not a key that can be replaced.
+- **Google Vertex AI**: Gemini, and the models of Anthropic, Mistral and others (`:rawPredict`, `:streamRawPredict`),
+  with project and location in the path.
+- **Cohere** and **Ollama**: their own `/v2/chat` and `/api/chat` beside the OpenAI-compatible ones.
+- **DeepSeek, Moonshot, OpenRouter, xAI, Z.ai**: Anthropic's `/v1/messages` where they have it.
+
+## What is counted
+
+Input plus output, as the provider reports them: cached and cache-write input is part of the input, reasoning part of
+the output, an explicit zero is a zero, and where a reported total is more than its parts the total is charged. What is
+not reported in tokens:
+
+- **Nothing reported** (a stream that was cut, a provider that says nothing): {BYTES_PER_TOKEN} bytes of text make a
+  token; an image read is {IMAGE_READ:,} tokens, one generated {IMAGE_WRITTEN:,}, a kilobyte of sound one. The event is
+  marked `estimated`.
+- **Seconds of sound** (a transcription billed by duration): {AUDIO_TOKENS_PER_SECOND} tokens a second, begun seconds in
+  full, because the same models read one token in a tenth of a second where they report tokens. Where a provider reports
+  both, its tokens count.
+- **Searches** (a rerank): the text that was searched, as an estimate.
+- **Cohere**: `billed_units`, which leave out its own instructions.
+- **Amazon Bedrock's Invoke**: the counts in the headers of the reply, or in the last chunk of a stream.
+
+Work whose cost is not in its reply (batches, fine-tuning, videos, background replies) and what is kept in the account
+need an own key; token counts and lists of models are free; a path that nobody has told us of counts as generating.
 
 ## Hosts that belong to the customer
 

@@ -55,11 +55,11 @@ def test_recorded_refusals_are_read_right(recordings: Path) -> None:
     """Of recorded errors: a bad key is the key's fault, lack of money is money's, a bad request is neither."""
     meaning = {401: Failure.KEY_REJECTED, 404: Failure.BAD_REQUEST, 429: Failure.PRESSURE, 500: Failure.OUTAGE}
     for one in read_recordings(recordings, "errors"):
-        if one["provider"] == "bedrock":
-            continue
         body, status = body_of(one, "response_body"), one["response_status"]
-        if b"API key not valid" in body:
+        if b"API key not valid" in body or b"token included in the request is expired" in body:
             expected = Failure.KEY_REJECTED
+        elif b"You don't have access to the model" in body:
+            expected = Failure.LIMITED
         elif b"insufficient_quota" in body:
             expected = Failure.NO_MONEY
         else:

@@ -15,7 +15,7 @@ import msgspec
 from ownkey.gateway.json_scan import UNREADABLE
 from ownkey.gateway.media import Media
 from ownkey.gateway.multipart_fields import Part
-from ownkey.gateway.request_fields import Body, SectionedBody
+from ownkey.gateway.request_fields import Body, OtherBody, SectionedBody
 
 IMAGE_TOKENS = 8_192
 """One image read, whatever its size: above every provider's maximum but gpt-4o-mini's."""
@@ -111,10 +111,8 @@ def input_ceiling(kind: str, model: str, body: bytes, fields: Body, media: Media
 
 def _brings_instructions(model: str, fields: Body) -> bool:
     """Whether the provider adds instructions of its own: for tools, for an output schema, or to any request."""
-    section = (fields.generationConfig or fields.generation_config) if isinstance(fields, SectionedBody) else None
     return bool(
         fields.tools
-        or fields.toolConfig
         or fields.functions
         or fields.response_format
         or fields.output_format
@@ -122,8 +120,15 @@ def _brings_instructions(model: str, fields: Body) -> bool:
         or fields.text
         or fields.models  # a list to choose from: we do not know which model answers
         or "grok-4" in model
-        or (section is not None and (section.responseSchema or section.responseJsonSchema))
+        or (isinstance(fields, SectionedBody) and _section_brings_instructions(fields))
     )
+
+
+def _section_brings_instructions(fields: SectionedBody) -> bool:
+    if isinstance(fields, OtherBody):
+        return bool(fields.toolConfig or fields.model)  # a model of Ollama's or Cohere's may have a prompt of its own
+    section = fields.generationConfig or fields.generation_config
+    return section is not None and bool(section.responseSchema or section.responseJsonSchema)
 
 
 def _reads_more_than_it_shows(kind: str, model: str, fields: Body) -> bool:
@@ -140,7 +145,7 @@ def _reads_more_than_it_shows(kind: str, model: str, fields: Body) -> bool:
         or fields.search_parameters
         or fields.web_search_options is not None
         or (kind == "responses" and bytes(memoryview(fields.prompt)[:1]) == b"{")
-        or (kind == "converse" and ":prompt/" in model)
+        or (type(fields) is OtherBody and (fields.conversation_id or fields.connectors or ":prompt/" in model))
         or (fields.tools and _has_hosted_tool(fields.tools))
     )
 

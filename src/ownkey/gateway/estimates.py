@@ -12,6 +12,9 @@ from ownkey.gateway.media import Media
 from ownkey.gateway.multipart_fields import Part
 
 BYTES_PER_TOKEN = 4
+AUDIO_TOKENS_PER_SECOND = 10
+"""Sound whose provider says seconds and no tokens: the models of OpenAI's that say tokens read one each 100 ms
+(https://platform.openai.com/docs/guides/realtime-costs), so a second costs the same, however it is billed."""
 IMAGE_READ = 1_024
 """An image in a request."""
 IMAGE_WRITTEN = 1_056

@@ -18,10 +18,11 @@ _UP = frozenset(
         b"openai-beta",
         b"user-agent",
         b"x-client-request-id",
+        b"x-dashscope-sse",
         b"x-goog-api-client",
     )
 )
-_UP_PREFIXES = (b"anthropic-", b"x-stainless-")
+_UP_PREFIXES = (b"anthropic-", b"x-stainless-", b"x-amzn-bedrock-")
 _DOWN = frozenset(
     (
         b"cache-control",

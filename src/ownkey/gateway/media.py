@@ -26,6 +26,7 @@ class _Messages(msgspec.Struct):
     messages: Any = None
     contents: Any = None
     input: Any = None
+    images: Any = None  # Ollama's prompts
 
 
 _messages = msgspec.json.Decoder(_Messages)
@@ -37,10 +38,21 @@ def media_in(body: bytes) -> Media:
         found = _messages.decode(body)
     except RecursionError:
         return [("file", 0)]
-    media = []
+    media: list[tuple[Medium, int]] = []
     for messages in (found.messages, found.contents, found.input):
-        media += [medium for part in _parts(messages) if (medium := _medium(part)) is not None]
-    return media
+        for part in _parts(messages):
+            medium = _medium(part)
+            if medium is not None:
+                media.append(medium)
+            media += _pictures(part.get("images"))
+    return media + _pictures(found.images)
+
+
+def _pictures(images: object) -> list[tuple[Medium, int]]:
+    """Ollama has a message's pictures in a list beside its text."""
+    if not isinstance(images, list):
+        return []
+    return [("image", len(image)) for image in images if isinstance(image, str)]
 
 
 def _parts(value: object, depth: int = 0) -> Iterator[dict[str, Any]]:
@@ -55,6 +67,9 @@ def _parts(value: object, depth: int = 0) -> Iterator[dict[str, Any]]:
             response = item.get("functionResponse") or item.get("function_response")
             if isinstance(response, dict):
                 yield from _parts(response.get("parts"), depth + 1)
+            result = item.get("toolResult")
+            if isinstance(result, dict):
+                yield from _parts(result.get("content"), depth + 1)
 
 
 def _length(value: object) -> int:
@@ -79,8 +94,23 @@ def _medium(part: dict[str, Any]) -> tuple[Medium, int] | None:
         source = source if isinstance(source, dict) else part
         inline = _length(source.get("data")) if source.get("type") not in ("text", "content") else 0
         return ("file" if kind == "document" else kind), inline
+    if kind is None and (found := _block(part)) is not None:
+        return found
     blob = part.get("inlineData") or part.get("inline_data") or part.get("fileData") or part.get("file_data")
     return _blob(blob) if isinstance(blob, dict) else None
+
+
+def _block(part: dict[str, Any]) -> tuple[Medium, int] | None:
+    """Amazon's blocks are named after what they hold: ``{"image": {"source": {"bytes": …}}}``."""
+    names: tuple[tuple[str, Medium], ...] = (
+        ("image", "image"), ("document", "file"), ("video", "video"), ("audio", "audio"),
+    )  # fmt: skip
+    for name, medium in names:
+        block = part.get(name)
+        source = block.get("source") if isinstance(block, dict) else None
+        if isinstance(source, dict):
+            return medium, _length(source.get("bytes"))
+    return None
 
 
 def _blob(blob: dict[str, Any]) -> tuple[Medium, int]:

@@ -102,14 +102,6 @@ class Section(msgspec.Struct):
     candidate_count: Any = None
     sampleCount: Any = None
     sample_count: Any = None
-    maxTokens: Any = None
-    max_new_tokens: Any = None
-    maxTokenCount: Any = None
-    max_gen_len: Any = None
-    numResults: Any = None
-    numberOfImages: Any = None
-    num_generations: Any = None
-    num_predict: Any = None
     responseSchema: msgspec.Raw = _NOTHING
     responseJsonSchema: msgspec.Raw = _NOTHING
 
@@ -128,7 +120,6 @@ class Body(Section):
     prediction: msgspec.Raw = _NOTHING
     # What the provider adds instructions for.
     tools: msgspec.Raw = _NOTHING
-    toolConfig: msgspec.Raw = _NOTHING
     functions: msgspec.Raw = _NOTHING
     response_format: msgspec.Raw = _NOTHING
     output_format: msgspec.Raw = _NOTHING
@@ -149,19 +140,50 @@ class Body(Section):
 
 
 class SectionedBody(Body):
-    """The top of a request body whose limits stand in an object of their own (Gemini's, Amazon's, Ollama's)."""
+    """The top of a request body whose limits stand in an object of their own (Gemini's)."""
 
     generationConfig: Section | None = None
     generation_config: Section | None = None
     parameters: Section | None = None
-    inferenceConfig: Section | None = None
-    textGenerationConfig: Section | None = None
-    imageGenerationConfig: Section | None = None
-    options: Section | None = None
+
+
+class OtherSection(Section):
+    """Amazon's, Cohere's and Ollama's names for the same. Apart, so that nobody else's requests pay for them."""
+
+    maxTokens: Any = None
+    max_new_tokens: Any = None
+    maxTokenCount: Any = None
+    numberOfImages: Any = None
+    num_predict: Any = None
+
+
+class OtherBody(SectionedBody):
+    """The top of a request body of Amazon's, Cohere's or Ollama's."""
+
+    maxTokens: Any = None
+    max_gen_len: Any = None
+    numResults: Any = None
+    num_generations: Any = None
+    inferenceConfig: OtherSection | None = None
+    textGenerationConfig: OtherSection | None = None
+    imageGenerationConfig: OtherSection | None = None
+    options: OtherSection | None = None
+    toolConfig: msgspec.Raw = _NOTHING
+    conversation_id: Any = None
+    connectors: Any = None
 
 
 _bodies = msgspec.json.Decoder(Body)
-_sectioned_bodies = msgspec.json.Decoder(SectionedBody)
+_DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {
+    **{kind: msgspec.json.Decoder(SectionedBody) for kind in ("generate", "interactions", "predict")},
+    **{
+        kind: msgspec.json.Decoder(OtherBody)
+        for kind in (
+            *("converse", "nova", "titan", "llama", "jurassic", "bedrock_images"),
+            *("cohere_chat", "cohere_generate", "ollama"),
+        )
+    },
+}
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _NAME = re.compile(rb'\s*("[^"\\]*(?:\\.[^"\\]*)*")\s*:\s*', re.DOTALL)
 _AFTER = re.compile(rb"\s*([,}])")
@@ -192,9 +214,10 @@ def decode_body(kind: str, body: bytes) -> Body:
     """The members we act on. Raises ``InvalidRequest`` if the body is not a JSON object, or nested too deeply."""
     if not _is_utf8(body):
         raise InvalidRequest("The request body is not valid JSON: it is not UTF-8.")
-    decoder = _sectioned_bodies if FORMS.get(kind, NO_FORM).section else _bodies
+    decoder = _DECODERS.get(kind, _bodies)
     try:
-        return decoder.decode(body)
+        decoded: Body = decoder.decode(body)
+        return decoded
     except msgspec.ValidationError as error:
         if "$." in str(error):
             name = str(error).rsplit("$.", 1)[1].strip("`")
@@ -282,7 +305,7 @@ def section_of(body: Body, form: Form) -> Section:
     present = [section for name in form.section if (section := getattr(body, name)) is not None]
     if len(present) > 1:
         raise invalid(f"The request has both {form.section[0]!r} and {form.section[1]!r}.", form.section[0])
-    found: Section = present[0] if present else Section()
+    found: Section = present[0] if present else OtherSection()
     for names in (form.limits, form.choices):
         if sum(getattr(found, name) is not None for name in names) > 1:
             raise invalid(f"{names[0]!r} is in the request in two spellings.", names[0])

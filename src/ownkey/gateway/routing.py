@@ -44,6 +44,8 @@ def own_key_only(call: Call) -> str:
     All organizations on the allowance share the operator's account at a provider, so what would show one what
     another keeps there is for own keys, and so is work whose cost is known only later.
     """
+    if call.endpoint.deferred and not call.endpoint.generates:
+        return "This changes the server itself, which is shared on the allowance."
     if call.endpoint.deferred:
         return "Work that the provider does later cannot be metered on the allowance."
     if call.endpoint.account_wide:

@@ -92,20 +92,22 @@ class ReplyWatch:
             return NOTHING_USED
         if self._in_head is not None and self._is_exact(self._in_head, finished):
             return self._in_head.usage()
-        reported = self._with_head(self._at_a_glance())
+        reported = self._at_a_glance() if self._in_head is None else self._with_head(self._at_a_glance())
         if reported is not None and self._is_exact(reported, finished):
             return reported.usage()
         self._read(more_may_come=False)
         if self._reader is not None:
             self._reader.end()
-            reported = self._with_head(self._reader.reported)
+            reported = self._reader.reported
+            if self._in_head is not None:
+                reported = self._with_head(reported)
         if reported is not None and self._is_exact(reported, finished):
             return reported.usage()
         return self._estimate(reported, finished)
 
     def _with_head(self, reported: Reported | None) -> Reported | None:
         """A report of the body, completed by what the head says."""
-        return reported if self._in_head is None else self._call.endpoint.dialect.merged(reported, self._in_head)
+        return self._call.endpoint.dialect.merged(reported, self._in_head)
 
     def _at_a_glance(self) -> Reported | None:
         """What the reply reports, if none of it was read so far: then only the place where usage stands is."""

@@ -68,6 +68,15 @@ def _row(
 TABLE: tuple[Row, ...] = (
     # OpenAI and those who copy its words
     _row(Failure.BAD_REQUEST, "openai", (401,), "mismatched_organization invalid_organization mismatched_project"),
+    # Qwen says "insufficient_quota" of a rate, and "Arrearage" of money.
+    _row(
+        Failure.PRESSURE,
+        "qwen",
+        (429,),
+        "insufficient_quota throttling throttling.ratequota throttling.allocationquota",
+    ),
+    _row(Failure.NO_MONEY, "qwen", (400, 403), "arrearage allocationquota.freetieronly"),
+    _row(Failure.LIMITED, "qwen", (400, 403), "accessdenied.unpurchased model.accessdenied"),
     _row(
         Failure.NO_MONEY,
         words="insufficient_quota credit_balance_exhausted billing_hard_limit_reached billing_not_active "
@@ -82,6 +91,40 @@ TABLE: tuple[Row, ...] = (
         says=r"credit balance is too low|reached your specified API usage limits",
     ),
     _row(Failure.NO_MONEY, words="enforced_spend_limit_reached billing_error"),
+    # Azure: a wrong key and a wrong resource read the same; a quota of the free tier comes back by itself.
+    _row(Failure.LIMITED, "azure", (401, 403), says=r"lacks the required|virtual network|firewall|private endpoint"),
+    _row(Failure.PRESSURE, "azure", (403,), says=r"call volume quota"),
+    _row(Failure.NO_MONEY, "azure", (400, 401, 403), says=r"subscription (is|was|has been) (disabled|suspended)"),
+    _row(Failure.PRESSURE, "azure", (400, 408, 503), "nocapacity timeout"),
+    # Bedrock: nearly everything about a key is a 403, told apart by the sentence; the exception is in a header.
+    _row(
+        Failure.KEY_REJECTED,
+        "bedrock",
+        (400, 401, 403),
+        "unrecognizedclientexception invalidclienttokenid expiredtokenexception invalidsignatureexception "
+        "missingauthenticationtokenexception incompletesignatureexception",
+    ),
+    _row(
+        Failure.KEY_REJECTED,
+        "bedrock",
+        (401, 403),
+        says=r"security token .*(invalid|expired)|token has expired|API key is (not valid|invalid|expired)"
+        r"|authentication failed|missing authentication|invalid (api key|bearer)|request signature",
+    ),
+    _row(Failure.NO_MONEY, "bedrock", (400, 403), says=r"payment instrument|payment method|account.*suspended"),
+    _row(Failure.LIMITED, "bedrock", (401,), says=r"not available|access to (the|this) model"),
+    _row(Failure.LIMITED, "bedrock", (400,), says=r"operation not allowed|not authorized|access.*denied"),
+    _row(Failure.NO_MONEY, "bedrock", (400,), "servicequotaexceededexception"),
+    _row(Failure.NO_MONEY, "bedrock", (400,), says=r"service quota|account.*quota"),
+    _row(Failure.PRESSURE, "bedrock", (400, 503), "throttlingexception modelnotreadyexception serviceunavailable"),
+    _row(Failure.PRESSURE, "bedrock", (400, 503), says=r"too many (requests|tokens)|try your request again"),
+    _row(Failure.OUTAGE, "bedrock", (408, 424)),
+    # Vertex AI: the account of the key, and of the project it bills.
+    _row(Failure.NO_MONEY, "vertex", (400, 403, 429), "billing_disabled"),
+    _row(Failure.NO_MONEY, "vertex", (400, 403, 429), says=r"billing (to be enabled|account .*(closed|disabled))"),
+    _row(Failure.KEY_REJECTED, "vertex", (400, 401), "invalid_grant invalid_client unauthorized_client"),
+    _row(Failure.KEY_REJECTED, "vertex", (403,), "account_disabled service_account_disabled"),
+    _row(Failure.LIMITED, "vertex", (400, 403), "service_disabled consumer_invalid iam_permission_denied"),
     # Gemini
     _row(Failure.KEY_REJECTED, "gemini", (400,), "api_key_invalid"),
     _row(Failure.KEY_REJECTED, "gemini", (400,), says=r"API key (not valid|expired|not found)"),
@@ -96,6 +139,21 @@ TABLE: tuple[Row, ...] = (
     # xAI
     _row(Failure.KEY_REJECTED, "xai", (400,), says=r"(incorrect|invalid) API key"),
     _row(Failure.NO_MONEY, "xai", (403, 429), says=r"any credits|available credits|spending limit"),
+    # Z.ai: a number says it. 1113 no balance; 1308, 1310 a limit of the plan; 1309 the plan has ended; 13xx rates.
+    _row(Failure.KEY_REJECTED, "zai", (400, 401, 403, 429), "1000 1001 1002 1003 1004"),
+    _row(Failure.NO_MONEY, "zai", (400, 401, 403, 429), "1110 1112 1113 1309"),
+    _row(Failure.LIMITED, "zai", (400, 401, 403, 429), "1111 1121 1220 1311 1313"),
+    _row(Failure.PRESSURE, "zai", (400, 429), "1302 1303 1304 1305 1308 1310 1312"),
+    _row(Failure.BAD_REQUEST, "zai", (400, 429), "1301"),
+    # Cohere: a trial key's month is money, its minute is not.
+    _row(Failure.NO_MONEY, "cohere", (429,), says=r"calls? ?/ ?month|per month"),
+    _row(Failure.KEY_REJECTED, "cohere", (403,), says=r"invalid api token"),
+    # Hugging Face: a model that is being loaded.
+    _row(Failure.PRESSURE, "huggingface", (503,), says=r"loading"),
+    _row(Failure.LIMITED, "huggingface", (401, 403), says=r"sufficient permissions|gated|access to (this )?model"),
+    _row(Failure.NO_MONEY, "huggingface", (403, 429), says=r"included credits|monthly .*credits"),
+    # Ollama: as busy as one machine is.
+    _row(Failure.PRESSURE, "ollama", (503,), says=r"busy|pending requests"),
     # Others
     _row(Failure.BAD_REQUEST, "together", (403,)),
     _row(Failure.KEY_REJECTED, "nvidia", (403,), says=r"authorization failed"),
@@ -103,6 +161,12 @@ TABLE: tuple[Row, ...] = (
     _row(Failure.LIMITED, "groq", (400,), "organization_restricted"),
     _row(Failure.NO_MONEY, "groq", (400,), "blocked_api_access"),
     # Anyone, by message
+    _row(
+        Failure.NO_MONEY,
+        statuses=(400, 403, 429),
+        says=r"insufficient (account )?(balance|credits?|funds)|(spend|spending|budget) limit (reached|exceeded)"
+        r"|(out of|no remaining) credits",
+    ),
     _row(Failure.PRESSURE, statuses=(503,), says=r"overloaded|high demand|too busy"),
     _row(Failure.PRESSURE, words="overloaded_error"),
 )
@@ -116,8 +180,8 @@ BY_STATUS = {
 }
 
 # Members whose value is a word of the provider's vocabulary, wherever in the error they stand.
-_WORD_MEMBERS = frozenset({"type", "code", "status", "reason", "error_code", "limit_source", "error"})
-_MESSAGE_MEMBERS = frozenset({"message", "detail", "error", "raw", "msg"})
+_WORD_MEMBERS = frozenset({"type", "__type", "code", "status", "reason", "error_code", "limit_source", "error"})
+_MESSAGE_MEMBERS = frozenset({"message", "Message", "detail", "error", "error_description", "raw", "msg"})
 _DEEPEST = 6
 _MOST_BYTES = 65_536
 
@@ -149,7 +213,9 @@ def classify(provider: Provider, status: int, body: bytes) -> Failure | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     else:
-        words = frozenset(text.lower() for name, text in members if name in _WORD_MEMBERS and len(text) <= 80)
+        # AWS writes an exception with its namespace before it: com.amazon.coral.service#ThrottlingException.
+        found = (text for name, text in members if name in _WORD_MEMBERS and len(text) <= 80)
+        words = frozenset(text.lower().rpartition("#")[2] for text in found)
         message = "\n".join(text[:2_000] for name, text in members if name in _MESSAGE_MEMBERS)
     for row in TABLE:
         if row.fits(provider.slug, status, words, message):
@@ -165,5 +231,6 @@ def message_of(body: bytes) -> str:
         members = dict(reversed(list(_members(msgspec.json.decode(body[:_MOST_BYTES])))))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    text = next((members[name] for name in ("message", "detail", "error", "msg") if name in members), "")
+    names = ("message", "Message", "detail", "error_description", "error", "msg")
+    text = next((members[name] for name in names if name in members), "")
     return " ".join(text.split())[:300]

@@ -24,7 +24,7 @@ def test_a_row_can_be_used(slug: str) -> None:
     provider = PROVIDERS[slug]
     assert provider.slug == slug
     assert re.fullmatch(r"[a-z][a-z0-9-]*", slug)
-    assert re.fullmatch(r"https://[a-z0-9.-]+", provider.base_url) or provider.needs_address
+    assert re.fullmatch(r"https://[a-z0-9.-]+", provider.base_url) or provider.address is not None
     assert provider.console_url.startswith("https://")
     assert provider.check.path.startswith("/") or provider.credential == "service_account"
     assert "key=" not in provider.check.path

@@ -13,10 +13,8 @@ from typing import Any
 import msgspec
 
 from ownkey.gateway.dialects.reported import Reported, count, reconciled
+from ownkey.gateway.estimates import AUDIO_TOKENS_PER_SECOND
 from ownkey.gateway.json_scan import UNREADABLE
-
-# OpenAI's audio models read ten tokens a second of speech; transcription billed by duration is counted like that.
-AUDIO_TOKENS_PER_SECOND = 10
 
 Count = int | float | None
 
@@ -49,6 +47,7 @@ class Usage(msgspec.Struct):
     num_cached_tokens: Count = None  # Mistral
     reasoning_tokens: Count = None  # Perplexity
     seconds: Count = None  # transcription billed by duration
+    prompt_audio_seconds: Count = None  # Mistral, beside tokens
     billed_units: _Units | None = None  # Cohere
     tokens: _Units | None = None
 
@@ -78,6 +77,8 @@ class Document(msgspec.Struct):
     meta: Usage | None = None
     prompt_eval_count: Count = None
     eval_count: Count = None
+    task: str | None = None  # of a transcription in detail, which has its duration (OpenAI, Groq)
+    duration: Count = None
 
 
 _NO_DETAILS = _Details()
@@ -94,10 +95,7 @@ def _reported(usage: Usage, final: bool) -> Reported | None:
             incoming, outgoing = units.input_tokens, units.output_tokens
     incoming, outgoing = count(incoming), count(outgoing)
     if incoming is None and outgoing is None and total is None:
-        seconds = count(math.ceil(usage.seconds)) if usage.seconds is not None and usage.seconds < 1e9 else None
-        if seconds is None:
-            return None
-        incoming, outgoing = seconds * AUDIO_TOKENS_PER_SECOND, 0
+        return _of_sound(usage.prompt_audio_seconds if usage.seconds is None else usage.seconds)
     incoming, outgoing = reconciled(incoming, outgoing, total)
     read = usage.prompt_tokens_details or usage.input_tokens_details or _NO_DETAILS
     written = usage.completion_tokens_details or usage.output_tokens_details or _NO_DETAILS
@@ -108,6 +106,12 @@ def _reported(usage: Usage, final: bool) -> Reported | None:
             cached = usage.cached_tokens if usage.cached_tokens is not None else usage.num_cached_tokens
     reasoning = written.reasoning_tokens if written.reasoning_tokens is not None else usage.reasoning_tokens
     return Reported(incoming, outgoing, count(cached), count(read.cache_write_tokens), count(reasoning), final=final)
+
+
+def _of_sound(seconds: Count) -> Reported | None:
+    """What so many seconds of sound count; None if there is no such figure."""
+    whole = count(math.ceil(seconds)) if seconds is not None and seconds < 1e9 else None
+    return None if whole is None else Reported(whole * AUDIO_TOKENS_PER_SECOND, 0, final=True)
 
 
 def read_document(found: Document) -> Reported | None:
@@ -126,7 +130,7 @@ def read_document(found: Document) -> Reported | None:
         return reported
     if found.eval_count is not None or found.prompt_eval_count is not None:
         return Reported(count(found.prompt_eval_count), count(found.eval_count), final=True)
-    return None
+    return _of_sound(found.duration) if found.task in ("transcribe", "translate") else None
 
 
 _decoder = msgspec.json.Decoder(Document)
@@ -181,7 +185,7 @@ def _without_surprises(value: object, shape: Any) -> dict[str, object]:
                     for choice in member
                     if isinstance(choice, dict)
                 ]
-        elif name == "type":
+        elif name in ("type", "task"):
             kept[name] = member if isinstance(member, str) else None
         elif isinstance(member, int | float) and not isinstance(member, bool):
             kept[name] = member
