@@ -290,7 +290,7 @@ def one_of(section: Section, names: tuple[str, ...], largest: int) -> int | None
     found: int | None = None
     for name in names:
         value = getattr(section, name)
-        if value is None or value in _UNLIMITED.get(name, ()):
+        if value is None or (type(value) is int and value in _UNLIMITED.get(name, ())):
             continue
         if type(value) is not int or not 1 <= value <= largest:
             raise invalid(f"{name!r} must be a whole number from 1 to {largest:,}.", name)

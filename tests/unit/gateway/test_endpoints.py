@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ownkey.gateway.endpoints import find_endpoint
+from ownkey.gateway.endpoints import TABLE, find_endpoint
 from ownkey.providers.registry import PROVIDERS, find
 
 PROJECT = "/v1/projects/p1/locations/us-central1"
@@ -297,6 +297,11 @@ def test_every_provider_has_its_models_and_its_chat(slug: str) -> None:
     assert not models.generates
     if provider.dialect == "openai":
         assert find_endpoint(provider, "POST", f"{root}/chat/completions").kind == "chat"
+
+
+def test_rows_name_known_providers() -> None:
+    """A row limited to some providers names ones that exist, so a typing error cannot disable it."""
+    assert {name for rows in TABLE.values() for _, row in rows for name in row.providers} <= set(PROVIDERS)
 
 
 @pytest.mark.parametrize("path", ["/v1/files/x/chat/completions", "/v1/threads/a/responses", "/v1/files/v1/messages"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ownkey.errors import InvalidRequest
 from ownkey.gateway.call import Call
 from ownkey.gateway.dialects.openai import OPENAI
 from ownkey.gateway.estimates import AUDIO_TOKENS_PER_SECOND
@@ -77,6 +78,13 @@ def test_ollamas_limit_stands_in_its_options(options: dict[str, int], limit: int
     asked = call("ollama", {**PROMPT, "options": {"seed": 1, **options}}, "/api/generate")
     assert asked.output_limit == limit
     assert json.loads(asked.with_output_limit(20))["options"] == {"seed": 1, "num_predict": 20}
+
+
+@pytest.mark.parametrize("limit", [-1.0, -3, 0, "50", True, [], 10**9])
+def test_what_is_no_limit_is_refused(limit: object) -> None:
+    """A limit that we would have to guess about is named and refused."""
+    with pytest.raises(InvalidRequest):
+        call("ollama", {**PROMPT, "options": {"num_predict": limit}}, "/api/generate")
 
 
 def test_ollamas_pictures_are_counted() -> None:

@@ -47,6 +47,21 @@ KEY = Secret("sk-test-0123456789abcdef0123456789")
         ("nvidia", 200, b"{}", Health.UNVERIFIED),
         ("mistral", 402, b"{}", Health.OUT_OF_CREDIT),
         ("mistral", 404, b"{}", Health.UNVERIFIED),
+        ("azure", 200, b'{"data":[]}', Health.ACTIVE),
+        ("azure", 401, b'{"error":{"code":"401","message":"Access denied."}}', Health.REJECTED),
+        ("bedrock", 200, b"{}", Health.ACTIVE),
+        ("bedrock", 403, b'{"Message":"Authentication failed: your API Key is not valid."}', Health.REJECTED),
+        ("bedrock", 403, b'{"message":"You are not authorized to list jobs."}', Health.UNVERIFIED),
+        (
+            "bedrock",
+            403,
+            b'{"message":"INVALID_PAYMENT_INSTRUMENT: a payment instrument is needed"}',
+            Health.OUT_OF_CREDIT,
+        ),
+        ("huggingface", 200, b"{}", Health.UNVERIFIED),
+        ("qwen", 400, b'{"error":{"code":"Arrearage","message":"x"}}', Health.OUT_OF_CREDIT),
+        ("zai", 429, b'{"error":{"code":"1113","message":"x"}}', Health.OUT_OF_CREDIT),
+        ("ollama", 200, b'{"models":[]}', Health.ACTIVE),
     ],
 )
 def test_an_answer_is_read_as_the_provider_means_it(slug: str, status: int, body: bytes, health: Health) -> None:

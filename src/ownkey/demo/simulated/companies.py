@@ -88,7 +88,7 @@ _ROWS = (
 COMPANIES = {row.slug: row for row in _ROWS}
 
 
-_ROOTS = ("/v1", "", "/inference/v1", "/compatibility/v1", "/compatible-mode/v1", "/api/paas/v4")
+_ROOTS = ("/v1", "", "/inference/v1", "/compatibility/v1", "/compatible-mode/v1", "/api/paas/v4", "/openai/v1")
 
 
 def company(slug: str) -> Company:
