@@ -341,7 +341,7 @@ def raw_provider(replies: list[bytes]) -> tuple[str, threading.Thread]:
 
     def run() -> None:
         with listening:
-            listening.settimeout(5)
+            listening.settimeout(60)  # the service starts meanwhile, and a busy machine takes its time
             waiting = list(replies)
             while waiting:
                 connection, _ = listening.accept()
