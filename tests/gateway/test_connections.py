@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -200,6 +202,38 @@ def test_a_page_takes_no_large_body(service: Service, customer: Customer, framin
                 wire.send(b"10000\r\n" + b" " * 65_536 + b"\r\n")
         reply = wire.reply()
     assert (reply.status, reply.json["code"]) == (413, "request_too_large")
+
+
+def test_bodies_of_nobody_in_particular_are_bounded(
+    oracle: FakeProvider, tmp_path: Path, provider: FakeProvider
+) -> None:
+    """Bodies under way may take the memory of 16 of the largest; what is more gets 503, and all of it is given back."""
+    plans = tmp_path / "plans.toml"
+    plans.write_text('[plans.tested]\nname = "Tested"\nmonthly_tokens = 1000000\napi_access = true\n')
+    with running(settings_for(oracle, data_dir=tmp_path, plans_file=plans, max_request_bytes=50_000), oracle) as small:
+        relay = small.application.relay
+        start = post(CHAT, "ownkey_x", raw=b"").replace(b"Content-Length: 0", b"Content-Length: 49999") + b" " * 45_000
+        with ExitStack() as stack:
+            wires = [stack.enter_context(Wire(small.url)) for _ in range(20)]
+            for wire in wires:
+                wire.send(start)
+            time.sleep(0.3)
+            refused = [wire.reply() for wire in wires if wire.has_news()]
+            assert 0 < len(refused) < 20
+            assert {(reply.status, reply.json["error"]["code"]) for reply in refused} == {(503, "unavailable")}
+            assert 0 < relay.gathering <= 16 * 50_000
+        deadline = time.monotonic() + 5
+        while relay.gathering and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert relay.gathering == 0
+        customer = new_customer(small)
+        with Wire(small.url) as wire:
+            wire.send(post(CHAT, customer.token, chat("x" * 30_000))[:-10_000])
+            time.sleep(0.1)
+            assert relay.gathering > 0
+            wire.send(post(CHAT, customer.token, chat("x" * 30_000))[-10_000:])
+            assert wire.reply().status == 200
+            assert relay.gathering == 0
 
 
 def test_there_is_room_for_so_many(service: Service) -> None:

@@ -31,7 +31,7 @@ class Wire:
     def __init__(self, url: str, timeout: float = 10.0) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
         self._socket = socket.create_connection((host, int(port)), timeout)
-        self._read = b""
+        self._read = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -89,36 +89,41 @@ class Wire:
         self._socket.settimeout(seconds)
         with contextlib.suppress(TimeoutError):
             return self.rest()
-        data, self._read = self._read, b""
+        data = bytes(self._read)
+        self._read.clear()
         return data
 
     def rest(self) -> bytes:
         """Everything until the other side hangs up."""
         while self._more():
             pass
-        data, self._read = self._read, b""
+        data = bytes(self._read)
+        self._read.clear()
         return data
 
     def _chunks(self) -> bytes:
-        body = b""
+        body = []
         while size := int(self.line(), 16):
-            body += self._exactly(size)
+            body.append(self._exactly(size))
             assert self._exactly(2) == b"\r\n"
         assert self.line() == b""
-        return body
+        return b"".join(body)
 
     def _until(self, mark: bytes) -> bytes:
         while mark not in self._read:
             if not self._more():
                 raise ConnectionError(f"the connection ended after {self._read!r}")
-        data, _, self._read = self._read.partition(mark)
+        end = self._read.index(mark)
+        data = self._exactly(end)
+        del self._read[: len(mark)]
         return data
 
     def _exactly(self, number: int) -> bytes:
         while len(self._read) < number:
             if not self._more():
                 raise ConnectionError(f"the connection ended {number - len(self._read)} bytes too early")
-        data, self._read = self._read[:number], self._read[number:]
+        data = bytes(self._read[:number])
+        del self._read[:number]
         return data
 
     def _more(self) -> bool:

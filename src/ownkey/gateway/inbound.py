@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from ownkey.errors import Internal, OwnkeyError, RequestTooLarge
+from ownkey.errors import Internal, OwnkeyError, RequestTooLarge, Unavailable
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.call import read_body
 from ownkey.gateway.endpoints import find_endpoint
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ownkey.gateway.listener import Listener
 
 log = structlog.get_logger(__name__)
+
+# Bodies on their way may take as much memory as so many of the largest: their callers are not known yet.
+_MOST_LARGE_BODIES = 16
 
 
 class Inbound:
@@ -35,6 +38,7 @@ class Inbound:
     too_large = False
     exchange: Exchange | None = None
     _looked_at = False
+    _counted = 0
     _chunked = False
     _bodiless = False
 
@@ -67,16 +71,30 @@ class Inbound:
 
     def await_body(self) -> None:
         """The body takes its time: refuse at once what the head alone condemns, else say that it is waited for."""
-        if self._looked_at or self.response_complete:
+        if self.response_complete:
             return
-        self._looked_at = True
-        if self.length is not None and self.length > self.listener.relay.node.settings.max_request_bytes:
-            self.too_large = True
-        refusal = self._refusal()
+        relay = self.listener.relay
+        largest = relay.node.settings.max_request_bytes
+        relay.gathering += self.size - self._counted
+        self._counted = self.size
+        refusal: OwnkeyError | None = None
+        if relay.gathering > _MOST_LARGE_BODIES * largest:
+            refusal = Unavailable("Too many large requests are on their way. Try again shortly.")
+        elif self._looked_at:
+            return
+        else:
+            self._looked_at = True
+            self.too_large = self.length is not None and self.length > largest
+            refusal = self._refusal()
         if refusal is not None:
             self.refuse(refusal, new_id("req"))
         elif self.head.expects_continue and not self.size and self.head.version == "1.1":
             self.listener.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def gathered(self) -> None:
+        """The body is no longer on its way: it is whole, refused, or its client is gone."""
+        self.listener.relay.gathering -= self._counted
+        self._counted = 0
 
     def _refusal(self) -> OwnkeyError | None:
         """What is wrong with the request whatever its body is."""
@@ -86,6 +104,7 @@ class Inbound:
         return self.head.refusal
 
     def _start(self) -> None:
+        self.gathered()
         request_id = new_id("req")
         head, refusal = self.head, self._refusal()
         if refusal is not None:
@@ -114,6 +133,7 @@ class Inbound:
         if not self.complete:
             self.keep_alive = False
             self.body.clear()
+            self.gathered()
         self.begin(error.status, header_rules.error_block(error, request_id), len(body))
         self.write([body])
         self.end()

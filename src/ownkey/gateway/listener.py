@@ -66,6 +66,9 @@ class Listener(HttpToolsProtocol):
         """The client is gone: so is the call it was waiting for."""
         self.relay.clients.discard(self)
         super().connection_lost(exc)
+        newest: Any = self.cycle
+        if isinstance(newest, Inbound):
+            newest.gathered()
         inbound, self.in_flight = self.in_flight, None
         if inbound is not None:
             inbound.response_complete = True

@@ -53,6 +53,7 @@ class Relay:
         self.active: dict[str, Exchange] = {}
         self.clients: set[Sweepable] = set()
         self.most_clients = 10_000
+        self.gathering = 0  # bytes of bodies that are not whole yet
         self.patience = Patience(reader=node.settings.idle_timeout)
         self.stopping = False
         self.now: Callable[[], float] = time.monotonic
