@@ -22,6 +22,9 @@ class Client(Protocol):
     def flush(self) -> None:
         """Send what was gathered."""
 
+    def send(self, pieces: list[bytes]) -> None:
+        """Some of the body, at once."""
+
     def end(self) -> None:
         """The reply is whole: send what was gathered and mark the end."""
 
@@ -42,6 +45,7 @@ class Delivery:
         self._call = call
         self._request_id = request_id
         self._held: list[bytes] = []
+        self._end_markers = call.endpoint.dialect.end_markers
 
     def begin(self, status: int, headers: bytes, length: int | None, remaining: int | None) -> None:
         """The head, and what is left of the allowance, if that has a part in it.
@@ -58,15 +62,17 @@ class Delivery:
 
     def pass_on(self, pieces: list[bytes]) -> None:
         """Some of the body, and more to come. What the client would take for the end is held back for now."""
-        markers = self._call.endpoint.dialect.end_markers()
         for piece in pieces:
-            for marker in markers:
+            for marker in self._end_markers:
                 if marker in piece:
                     self._hold_back(pieces)
                     return
-        self._held += pieces
-        self._write_held()
-        self._flush()
+        if self._head is not None or self._held:
+            self._held += pieces
+            self._write_held()
+            self._flush()
+        else:
+            self._client.send(pieces)
 
     def _hold_back(self, pieces: list[bytes]) -> None:
         if self._held:

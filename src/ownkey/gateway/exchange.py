@@ -191,11 +191,14 @@ class Exchange:
             self._error = []
             self._reply_headers = headers
             return
-        content_type, coding = header_rules.content_of(headers)
-        self._watch = ReplyWatch(self.call, content_type, coding, headers)
-        if "event-stream" not in content_type or coding not in ("", "identity"):
-            self._filter = None
-        self._begin(status, headers, None if self._filter else length)
+        reply = header_rules.read_reply(headers)
+        self._watch = ReplyWatch(self.call, reply.content_type, reply.coding, headers)
+        if self._filter is not None:
+            if "event-stream" in reply.content_type and reply.coding in ("", "identity"):
+                length = None
+            else:
+                self._filter = None
+        self._begin(status, reply.lines, length)
 
     def on_data(self, pieces: list[bytes], complete: bool) -> None:
         """Some of the provider's body."""
@@ -246,7 +249,7 @@ class Exchange:
             error = key_rejected(self.call.provider, own_key is not None, message_of(body))
             self._settle("refused", NOTHING_USED, lambda: self._refuse(error))
             return
-        self._begin(self._status, self._reply_headers, len(body))
+        self._begin(self._status, header_rules.read_reply(self._reply_headers).lines, len(body))
         self._delivery.hold([body])
         self._settle("refused", NOTHING_USED, self._deliver_end)
 
@@ -347,13 +350,14 @@ class Exchange:
             self.touched = self._relay.now()
             self._connection.transport.resume_reading()
 
-    def _begin(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
-        assert self._admission is not None
-        assert self._route is not None
-        block = header_rules.reply_block(headers, self.request_id, self._admission)
-        for secret in self._route.secrets:
-            block = block.replace(secret.reveal().encode(), b"[redacted]")
-        self._delivery.begin(status, block, length, None if self._admission.key else self._admission.remaining)
+    def _begin(self, status: int, lines: bytes, length: int | None) -> None:
+        admission, route = self._admission, self._route
+        assert admission is not None
+        assert route is not None
+        for secret in route.secrets:
+            lines = lines.replace(secret.reveal().encode(), b"[redacted]")
+        lines += header_rules.our_lines(self.request_id, admission)
+        self._delivery.begin(status, lines, length, None if admission.key else admission.remaining)
 
     def _deliver_end(self) -> None:
         self._done()

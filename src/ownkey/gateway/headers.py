@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from ownkey import clock
 from ownkey.errors import OwnkeyError
@@ -52,8 +53,12 @@ def _goes_up(name: bytes) -> bool:
 
 
 @lru_cache(4096)
-def _comes_down(name: bytes) -> bool:
-    return name in _DOWN or (name.startswith(_DOWN_PREFIXES) and name not in _NEVER_DOWN)
+def _down_as(name: bytes) -> bytes:
+    """The beginning of the line in which a field of a reply comes down; empty if it does not."""
+    if name == b"x-request-id":  # ours has that name
+        return b"x-ownkey-provider-request-id: "
+    comes = name in _DOWN or (name.startswith(_DOWN_PREFIXES) and name not in _NEVER_DOWN)
+    return name + b": " if comes else b""
 
 
 def request_block(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -62,29 +67,41 @@ def request_block(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     return b"".join(lines) + b"accept-encoding: identity\r\n"
 
 
-def reply_block(headers: list[tuple[bytes, bytes]], request_id: str, admission: Admission) -> bytes:
-    """The provider's header lines that the client gets, and ours: who pays, and when the allowance resets."""
-    lines = [b"%b: %b\r\n" % field for field in headers if _comes_down(field[0])]
-    lines += [b"x-ownkey-provider-request-id: %b\r\n" % value for name, value in headers if name == b"x-request-id"]
-    ours = f"x-request-id: {request_id}\r\nx-ownkey-billed-to: {admission.billed_to}\r\n"
-    if admission.key is None:
-        ours += _reset_line(admission.period)
-        if admission.output_limit is not None:
-            ours += f"x-ownkey-output-limit: {admission.output_limit}\r\n"
-    lines.append(ours.encode())
-    return b"".join(lines)
+class ReplyHead(NamedTuple):
+    """What is read of a reply's header: the lines that the client gets, and what the body is.
+
+    The content coding is in lower case; coding and type are empty if not said.
+    """
+
+    lines: bytes
+    content_type: str
+    coding: str
 
 
-def content_of(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
-    """Content type and content coding of a reply, the coding in lower case; both empty if not said."""
+def read_reply(headers: Sequence[tuple[bytes, bytes]]) -> ReplyHead:
+    """Read a provider's header fields, whose names are in lower case."""
+    lines: list[bytes] = []
     content_type = coding = ""
     for name, value in headers:
-        if name == b"content-type":
-            content_type = value.decode("latin-1")
-        elif name == b"content-encoding":  # said twice, it is applied twice
-            said = value.decode("latin-1").strip().lower()
-            coding = f"{coding}, {said}" if coding else said
-    return content_type, coding
+        down_as = _down_as(name)
+        if down_as:
+            lines += (down_as, value, b"\r\n")
+            if name == b"content-type":
+                content_type = value.decode("latin-1")
+            elif name == b"content-encoding":  # said twice, it is applied twice
+                said = value.decode("latin-1").strip().lower()
+                coding = f"{coding}, {said}" if coding else said
+    return ReplyHead(b"".join(lines), content_type, coding)
+
+
+def our_lines(request_id: str, admission: Admission) -> bytes:
+    """The header lines we add to a reply: who pays, and when the allowance resets."""
+    lines = f"x-request-id: {request_id}\r\nx-ownkey-billed-to: {admission.billed_to}\r\n"
+    if admission.key is None:
+        lines += _reset_line(admission.period)
+        if admission.output_limit is not None:
+            lines += f"x-ownkey-output-limit: {admission.output_limit}\r\n"
+    return lines.encode("ascii")
 
 
 def error_block(error: OwnkeyError, request_id: str, content_type: str = "application/json") -> bytes:

@@ -162,19 +162,22 @@ class Inbound:
         if self._bodiless:
             return
         if self._chunked:
-            for data in pieces:
-                if data:
-                    self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+            self._out += [b"%x\r\n%b\r\n" % (len(data), data) for data in pieces if data]
         else:
             self._out += pieces
 
     def flush(self) -> None:
         """Send what was gathered, in one write."""
         if self._out:
-            self.listener.transport.write(b"".join(self._out))
-            self._out.clear()
+            out, self._out = self._out, []
+            self.listener.transport.write(out[0] if len(out) == 1 else b"".join(out))
             if self.exchange is not None and self.listener.flow.write_paused:
                 self.exchange.pause()  # the client was behind already, and we are only told when it falls behind
+
+    def send(self, pieces: list[bytes]) -> None:
+        """Some of the body, at once."""
+        self.write(pieces)
+        self.flush()
 
     def end(self) -> None:
         """The reply is whole; the connection goes on to its next request."""

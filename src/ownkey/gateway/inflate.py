@@ -9,7 +9,7 @@ from typing import Protocol
 
 import brotli
 
-from ownkey.gateway.headers import content_of
+from ownkey.gateway.headers import read_reply
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -136,7 +136,7 @@ def readable(body: bytes, headers: Headers, most: int) -> tuple[bytes, Headers]:
 
     Nothing is left of a body that is not what its head says, or that has ``most`` bytes or more when it is decoded.
     """
-    coding = content_of(headers)[1]
+    coding = read_reply(headers).coding
     if coding in ("", "identity"):
         return body, headers
     plain = b""

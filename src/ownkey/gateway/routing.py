@@ -57,22 +57,25 @@ def own_key_only(call: Call) -> str:
 
 def admission_request(call: Call, caller: Caller, request_id: str, has_platform_key: bool) -> Admit:
     """What the ledger has to know of a call to admit it."""
+    endpoint = call.endpoint
+    limited = endpoint.deferred or endpoint.account_wide
+    # By position: names would cost as much as all the rest here.
     return Admit(
-        request_id=request_id,
-        caller=caller,
-        provider=call.provider.slug,
-        model=call.model,
-        dialect=call.endpoint.dialect.name,
-        has_platform_key=has_platform_key,
-        generates=call.endpoint.generates,
-        own_key_only=own_key_only(call),
-        input_ceiling=call.input_ceiling(),
-        input_estimate=call.input_estimate(),
-        output_limit=call.output_limit,
-        output_maximum=call.output_maximum(),
-        least_output=call.least_output,
-        choices=call.choices,
-        can_limit=call.can_limit,
+        request_id,
+        caller,
+        call.provider.slug,
+        call.model,
+        endpoint.dialect.name,
+        has_platform_key,
+        endpoint.generates,
+        own_key_only(call) if limited else "",
+        call.input_ceiling(),
+        call.input_estimate(),
+        call.output_limit,
+        call.output_maximum(),
+        call.least_output,
+        call.choices,
+        call.can_limit,
     )
 
 
@@ -141,10 +144,11 @@ class Router:
         return route
 
     def _platform_route(self, provider: Provider) -> Route | None:
-        if provider.slug not in self._platform:
+        slug = provider.slug
+        if slug not in self._platform:
             secret = self._providers.platform_key(provider)
-            self._platform[provider.slug] = self._build(provider, "", secret) if secret else None
-        return self._platform[provider.slug]
+            self._platform[slug] = self._build(provider, "", secret) if secret else None
+        return self._platform[slug]
 
     def _build(self, provider: Provider, address: str, secret: Secret) -> Route:
         try:

@@ -43,16 +43,16 @@ class ReplyWatch:
     def feed(self, data: bytes) -> None:
         """The next bytes of the body, as they came from the provider."""
         if self._inflater is None:
-            self._put_aside(data)
-        else:
-            for piece in self._inflater.read(data):
-                self._put_aside(piece)
-
-    def _put_aside(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self._unread += len(data)
-        if self._unread > _MOST_UNREAD or len(self._pieces) > _MOST_PIECES:
-            self._read()
+            self._pieces.append(data)
+            self._unread += len(data)
+            if self._unread > _MOST_UNREAD or len(self._pieces) > _MOST_PIECES:
+                self._read()
+            return
+        for piece in self._inflater.read(data):
+            self._pieces.append(piece)
+            self._unread += len(piece)
+            if self._unread > _MOST_UNREAD:
+                self._read()
 
     @property
     def is_event_stream(self) -> bool:

@@ -115,6 +115,8 @@ class AnthropicDialect:
     """Anthropic's format; also the Anthropic-compatible endpoints of other providers."""
 
     name = "anthropic"
+    end_markers: tuple[bytes, ...] = (b"message_stop",)
+    """The last event of every message."""
     usage_paths: tuple[tuple[str, ...], ...] = (("usage",), ("message", "usage"))
     event_gap = b"\n\n"
 
@@ -192,10 +194,6 @@ class AnthropicDialect:
     def error_event(self, error: OwnkeyError, request_id: str) -> bytes:
         """The error as an ``error`` event."""
         return b"event: error\ndata: " + self.error_body(error, request_id) + b"\n\n"
-
-    def end_markers(self) -> tuple[bytes, ...]:
-        """The last event of every message."""
-        return (b"message_stop",)
 
     def chat(self, model: str, messages: Sequence[Message], api_root: str | None = None) -> tuple[str, bytes]:
         """A streamed message; system messages become the ``system`` member."""

@@ -142,6 +142,8 @@ class BedrockDialect:
     """Amazon's formats."""
 
     name = "bedrock"
+    end_markers: tuple[bytes, ...] = _END_MARKERS
+    """The name of Converse's last event; the metrics in Invoke's last chunk."""
     usage_paths: tuple[tuple[str, ...], ...] = (("usage",), ("metadata", "usage"), (_METRICS,), ("message", "usage"))
     event_gap = b""
 
@@ -218,10 +220,6 @@ class BedrockDialect:
             ":message-type": "exception",
         }
         return frame(headers, msgspec.json.encode({"message": error.message, "code": error.code}))
-
-    def end_markers(self) -> tuple[bytes, ...]:
-        """The name of Converse's last event; the metrics in Invoke's last chunk."""
-        return _END_MARKERS
 
     def chat(self, model: str, messages: Sequence[Message], _api_root: str | None = None) -> tuple[str, bytes]:
         """A streamed chat at Bedrock's OpenAI-compatible endpoint, whose events a page can read."""

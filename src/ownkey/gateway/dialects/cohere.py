@@ -20,6 +20,8 @@ class CohereDialect(OpenAIDialect):
     """Cohere's format: usage is found where OpenAI's reader looks, errors and ends are its own."""
 
     name = "cohere"
+    end_markers: tuple[bytes, ...] = (b'"message-end"', b'"stream-end"', b"[DONE]")
+    """The last event of either version, and ``[DONE]``."""
 
     def mentions_usage(self, payload: bytes) -> bool:
         """Whether the data has the units that are billed."""
@@ -33,10 +35,6 @@ class CohereDialect(OpenAIDialect):
     def error_event(self, error: OwnkeyError, request_id: str) -> bytes:
         """The error as an ``error`` event."""
         return b"event: error\ndata: " + self.error_body(error, request_id) + b"\n\n"
-
-    def end_markers(self) -> tuple[bytes, ...]:
-        """The last event of either version, and ``[DONE]``."""
-        return (b'"message-end"', b'"stream-end"', b"[DONE]")
 
 
 COHERE = CohereDialect()

@@ -26,6 +26,9 @@ class Dialect(Protocol):
 
     name: str
 
+    end_markers: tuple[bytes, ...]
+    """Bytes whose presence in a piece of a streamed reply means that it is about to be complete."""
+
     usage_paths: tuple[tuple[str, ...], ...]
     """Where in a JSON document usage stands, as member names from the top; for documents too large to decode."""
 
@@ -64,9 +67,6 @@ class Dialect(Protocol):
 
     def error_event(self, error: OwnkeyError, request_id: str) -> bytes:
         """The same inside a stream of events that has begun; the stream must end broken after it."""
-
-    def end_markers(self) -> tuple[bytes, ...]:
-        """Bytes whose presence in a piece of a streamed reply means that it is about to be complete."""
 
     def chat(self, model: str, messages: Sequence[Message], api_root: str | None = None) -> tuple[str, bytes]:
         """Path (after the provider's prefix) and body of a streamed chat, for the assistant page.

@@ -86,6 +86,8 @@ class GeminiDialect:
     """Google's own format."""
 
     name = "gemini"
+    end_markers: tuple[bytes, ...] = (b'"finishReason"', b'"interaction.completed"')
+    """The reason a candidate ended; the end of an interaction."""
     usage_paths: tuple[tuple[str, ...], ...] = (("usageMetadata",), ("usage",), ("interaction", "usage"))
     event_gap = b"\n\n"
 
@@ -189,10 +191,6 @@ class GeminiDialect:
     def error_event(self, error: OwnkeyError, request_id: str) -> bytes:
         """The error as the data of an event: Google's SDK raises when a chunk begins with ``{"error":``."""
         return b"data: " + self.error_body(error, request_id) + b"\r\n\r\n"
-
-    def end_markers(self) -> tuple[bytes, ...]:
-        """The reason a candidate ended; the end of an interaction."""
-        return (b'"finishReason"', b'"interaction.completed"')
 
     def chat(self, model: str, messages: Sequence[Message], api_root: str | None = None) -> tuple[str, bytes]:
         """A streamed ``generateContent``; system messages become ``systemInstruction``."""

@@ -28,6 +28,8 @@ class OllamaDialect(OpenAIDialect):
     """Ollama's format: usage is found where OpenAI's reader looks, errors and ends are its own."""
 
     name = "ollama"
+    end_markers: tuple[bytes, ...] = (b'"done":true', b'"done": true')
+    """The last line."""
     event_gap = b""
 
     def mentions_usage(self, payload: bytes) -> bool:
@@ -54,10 +56,6 @@ class OllamaDialect(OpenAIDialect):
     def error_event(self, error: OwnkeyError, request_id: str) -> bytes:
         """The error as one line more, on which Ollama's clients raise. Only possible between two lines."""
         return self.error_body(error, request_id) + b"\n"
-
-    def end_markers(self) -> tuple[bytes, ...]:
-        """The last line."""
-        return (b'"done":true', b'"done": true')
 
 
 OLLAMA = OllamaDialect()

@@ -84,6 +84,8 @@ class OpenAIDialect:
     """OpenAI's format; also Azure's, Groq's, Mistral's and every other that took it over."""
 
     name = "openai"
+    end_markers: tuple[bytes, ...] = _END_MARKERS
+    """``[DONE]``, or the terminal event of a Responses stream."""
     usage_paths: tuple[tuple[str, ...], ...] = (("usage",), ("response", "usage"), ("x_groq", "usage"), ("meta",))
     event_gap = b"\n\n"
 
@@ -172,10 +174,6 @@ class OpenAIDialect:
     def error_event(self, error: OwnkeyError, request_id: str) -> bytes:
         """The error as the data of an unnamed event."""
         return b"data: " + self.error_body(error, request_id) + b"\n\n"
-
-    def end_markers(self) -> tuple[bytes, ...]:
-        """``[DONE]``, or the terminal event of a Responses stream."""
-        return _END_MARKERS
 
     def chat(self, model: str, messages: Sequence[Message], api_root: str | None = None) -> tuple[str, bytes]:
         """A streamed chat completion; the system prompt is the first message."""

@@ -114,12 +114,21 @@ def _of_sound(seconds: Count) -> Reported | None:
     return None if whole is None else Reported(whole * AUDIO_TOKENS_PER_SECOND, 0, final=True)
 
 
+def _is_last(choices: list[_Choice] | None) -> bool:
+    """Whether no more can be written after a document with these choices."""
+    if not choices:
+        return True
+    for choice in choices:  # noqa: SIM110 – a generator would cost more than all the rest of this
+        if choice.finish_reason:
+            return True
+    return False
+
+
 def read_document(found: Document) -> Reported | None:
     """What one decoded reply or event reports; None if nothing."""
     if found.usage is not None:
-        choices = found.choices
-        final = choices is None or not choices or any(choice.finish_reason for choice in choices)
-        if (reported := _reported(found.usage, final)) is not None:
+        reported = _reported(found.usage, _is_last(found.choices))
+        if reported is not None:
             return reported
     for nested in (found.response, found.delta, found.x_groq):
         if isinstance(nested, _Nested | _Groq):

@@ -59,6 +59,8 @@ class Reported(msgspec.Struct, frozen=True):
 
 def count(value: object) -> int | None:
     """A reported number of tokens; None for what cannot be one (text, a negative or an absurd number)."""
+    if value is None:
+        return None
     if type(value) is int or type(value) is float:
         return int(value) if 0 <= value <= MOST_TOKENS else None
     return None
