@@ -29,7 +29,6 @@ from ownkey.gateway.listener import listener_factory
 from ownkey.gateway.relay import Relay
 from ownkey.ids import new_id
 from ownkey.mail import Mailer
-from ownkey.metering.postgres_store import PostgresStore
 from ownkey.metering.sqlite_store import SqliteStore
 from ownkey.metering.store import Store
 from ownkey.metering.writer import Writer
@@ -128,6 +127,8 @@ def _mount_health(asgi: FastAPI, writer: Writer, relay: Relay) -> None:
 def _open_store(db: Database) -> Store:
     if db.dialect == "sqlite":
         return SqliteStore(str(db.url.database), db.synchronous)
+    from ownkey.metering.postgres_store import PostgresStore  # with its driver, which SQLite has no use for
+
     return PostgresStore(db.url)
 
 
@@ -196,22 +197,9 @@ def _room_for_clients() -> int:
     return max(files // 2, 64)
 
 
-def run(settings: Settings, host: str, port: int, *, reuse_port: bool = False, lookup: Lookup = look_up) -> None:
-    """Serve on an address until SIGTERM or SIGINT. Raises ``OSError`` if the address is taken."""
-    listening = listen(host, port, reuse_port=reuse_port)
+def run(settings: Settings, listening: socket.socket, lookup: Lookup = look_up) -> None:
+    """Serve on a listening socket until SIGTERM or SIGINT."""
     uvloop.run(serve(settings, [listening], lookup))
-
-
-def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
-    """A listening socket; port 0 takes any free one."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if reuse_port:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listening.bind((host, port))
-    listening.listen(2048)
-    return listening
 
 
 def _serve_metrics(settings: Settings, relay: Relay) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from ownkey.db import schema
 from ownkey.db.engine import Database
 from ownkey.db.tables import metadata
+from tests.architecture.source import SOURCE
 
 pytestmark = pytest.mark.anyio
 
@@ -23,3 +26,8 @@ async def test_migrations_make_the_tables(database: Database) -> None:
 
     async with database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+def test_the_newest_migration_is_the_last_one() -> None:
+    """What a process compares a database with, without loading Alembic, is the end of the history."""
+    assert ScriptDirectory(str(SOURCE / "db" / "migrations")).get_current_head() == schema.NEWEST

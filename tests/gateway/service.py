@@ -15,6 +15,7 @@ from ownkey import app
 from ownkey.access import Actor
 from ownkey.accounts.organizations import Created
 from ownkey.credentials import Secret
+from ownkey.gateway.sockets import listen
 from ownkey.metering import allowances, ledger, usage_events
 from ownkey.metering.allowances import Allowance
 from ownkey.metering.usage_events import UsageEvent
@@ -82,7 +83,7 @@ class Service:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.application = await app.open_application(self.settings, self.lookup)
-        listening = app.listen("127.0.0.1", 0)
+        listening = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with self.application:
             self._server = app.server(self.application)

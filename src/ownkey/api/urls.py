@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -126,15 +127,20 @@ def mount(app: FastAPI) -> None:
             description=_description(route),
             responses={"4XX": {"description": "A problem document", "model": Problem}},
         )
-    document = get_openapi(
-        title="Ownkey management API",
-        version="1",
-        description="What the settings pages do, for programs. Errors are problem documents (RFC 9457).",
-        routes=app.routes,
-    )
+    routes = tuple(app.routes)
 
-    async def openapi() -> JSONResponse:
-        return JSONResponse(document)
+    @cache
+    def document() -> Mapping[str, Any]:
+        return get_openapi(
+            title="Ownkey management API",
+            version="1",
+            description="What the settings pages do, for programs. Errors are problem documents (RFC 9457).",
+            routes=routes,
+        )
+
+    # Made when somebody first asks, which many installations never do; it takes a moment, hence in a thread.
+    def openapi() -> JSONResponse:
+        return JSONResponse(document())
 
     app.add_api_route(f"{PREFIX}/openapi.json", openapi, include_in_schema=False)
 

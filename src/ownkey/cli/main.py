@@ -1,24 +1,20 @@
-"""The command tree, and the one place where a command's failure becomes a sentence and an exit code.
+"""The command tree.
 
 A group's module is imported when one of its commands is called: ``ownkey --help`` loads no database.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Parameter
 
 from ownkey.cli.demo import demo
+from ownkey.cli.ending import BadUsage, exit_code_of
 from ownkey.cli.migrate import migrate
 from ownkey.cli.serve import serve
 from ownkey.cli.settings import settings
-from ownkey.errors import OwnkeyError
-
-REFUSED, BAD_USAGE = 1, 2
 
 app = App(
     name="ownkey",
@@ -52,33 +48,11 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command. Returns 0, or 1 for a refusal, or 2 for bad usage, after one sentence on standard error."""
+    return exit_code_of(lambda: _run(arguments))
+
+
+def _run(arguments: list[str]) -> None:
     try:
         app(arguments)
-        sys.stdout.flush()
     except CycloptsError as error:
-        _say(f"{error} Try `ownkey --help`.")
-        return BAD_USAGE
-    except OwnkeyError as error:
-        _say(error.message)
-        return REFUSED
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader (`| head`) has seen enough; what is still buffered must not fail at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        _say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
-        return REFUSED
-    except Exception as error:
-        if os.environ.get("OWNKEY_LOG_LEVEL") == "DEBUG":
-            raise
-        _say(f"Something went wrong ({type(error).__name__}). With OWNKEY_LOG_LEVEL=DEBUG the command says where.")
-        return REFUSED
-    return 0
-
-
-def _say(sentence: str) -> None:
-    from ownkey.logs import blank  # costs a tenth of a second, which only a failure should pay
-
-    print(blank(" ".join(sentence.split())), file=sys.stderr)
+        raise BadUsage(f"{error} Try `ownkey --help`.") from error

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 
 import structlog
 
+from ownkey.cli.worker import command
 from ownkey.errors import Unavailable
 
 # A worker that dies younger than this has not come up; another one would not either.
@@ -43,7 +43,8 @@ def _reserved(host: str, port: int) -> socket.socket:
 
 class _Workers:
     def __init__(self, host: str, port: int, count: int) -> None:
-        self._command = (sys.executable, "-m", "ownkey", "serve", "--host", host, "--port", str(port))
+        self._host = host
+        self._port = port
         self._count = count
         self._running: set[Process] = set()
         self._stopping = False
@@ -63,9 +64,7 @@ class _Workers:
         while not self._stopping:
             started = clock()
             process = await asyncio.create_subprocess_exec(
-                *self._command,
-                "--worker-number",
-                str(worker),
+                *command(self._host, self._port, worker),
                 stdin=PIPE,
                 # Its own session: Ctrl-C reaches us only, and a worker is told once.
                 start_new_session=True,

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, create_engine
+from sqlalchemy import URL, Connection, create_engine, inspect
 from sqlalchemy.exc import OperationalError
 
 from ownkey.errors import Unavailable
+
+NEWEST = "0001"
+"""The last migration. Known without Alembic, which is loaded only to apply one."""
 
 
 def upgrade(url: URL) -> None:
@@ -27,16 +26,32 @@ def upgrade(url: URL) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     with _connection(url) as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if _applied(connection) != NEWEST:
+            _migrate(connection)
 
 
 def is_current(url: URL) -> bool:
     """Whether every migration has been applied. Raises ``Unavailable`` if the database cannot be reached."""
     with _connection(url) as connection:
-        applied = MigrationContext.configure(connection).get_current_revision()
-    return applied == ScriptDirectory.from_config(_config()).get_current_head()
+        return _applied(connection) == NEWEST
+
+
+def _applied(connection: Connection) -> str | None:
+    """The last migration that the database has had."""
+    with connection.begin():
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 @contextmanager
@@ -49,9 +64,3 @@ def _connection(url: URL) -> Iterator[Connection]:
         raise Unavailable("The database could not be reached. Check OWNKEY_DATABASE_URL.") from error
     finally:
         engine.dispose()
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config

@@ -333,8 +333,8 @@ Index(
     "uq_ledger_entries_adjustment",
     ledger_entries.c.request_id,
     unique=True,
+    # On PostgreSQL, too, as the migration says; said here, it would load that dialect where it is not used.
     sqlite_where=ledger_entries.c.kind == "adjustment",
-    postgresql_where=ledger_entries.c.kind == "adjustment",
 )
 
 audit_entries = Table(

@@ -16,6 +16,7 @@ from ownkey.db.engine import Database, database_url
 from ownkey.demo.guide import guide
 from ownkey.demo.seed import CATALOGUE, ORGANIZATION, Seeded, seed
 from ownkey.demo.simulated_provider import PLATFORM_KEYS, SimulatedProvider
+from ownkey.gateway.sockets import listen
 from ownkey.plans import Plan, read_catalogue
 from ownkey.providers import registry
 from ownkey.settings import Settings, read_settings
@@ -37,7 +38,7 @@ def run(port: int | None) -> None:
         logs.set_up(settings.log_level)
         seeded = asyncio.run(_prepare(settings))
         print(guide(settings.public_url, seeded), flush=True)
-        app.run(settings, HOST, port, lookup=_nowhere)
+        app.run(settings, listen(HOST, port), lookup=_nowhere)
 
 
 async def _nowhere(host: str, port: int) -> Sequence[str]:

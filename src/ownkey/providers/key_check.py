@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-import httpx
 import msgspec
 
 from ownkey.credentials import Secret
@@ -126,7 +125,7 @@ async def check(
         return KeyCheckResult(Health.REJECTED, str(error))
     except TokenServiceFailed as error:
         return KeyCheckResult(Health.UNREACHABLE, str(error))
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+    except OSError as error:
         kind = "" if type(error) is OSError else f"{type(error).__name__}: "
         reason = redact_text(f"{kind}{error}"[:300], secret)
         return KeyCheckResult(Health.UNREACHABLE, f"{provider.name} could not be reached ({reason}).")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import certifi
-import httpx
 
 from ownkey.providers.addresses import Guard
+
+if TYPE_CHECKING:
+    import httpx
 
 _MOST_BYTES = 65_536
 
@@ -28,9 +31,22 @@ async def ask(
     """Status and the first 64 KiB of the answer.
 
     Redirects are not followed and proxies of the environment are ignored. With a ``guard`` the host is resolved and
-    judged by it, and the connection made to what it found. No time limit; raises ``httpx.HTTPError``,
-    ``httpx.InvalidURL`` or ``OSError``.
+    judged by it, and the connection made to what it found. No time limit; raises ``OSError`` for an address that is
+    none or cannot be reached.
     """
+    import httpx  # much memory, for what many processes never do
+
+    try:
+        return await _ask(method, url, headers, content, guard)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+async def _ask(
+    method: str, url: str, headers: Mapping[str, str], content: bytes, guard: Guard | None
+) -> tuple[int, bytes]:
+    import httpx
+
     async with httpx.AsyncClient(
         follow_redirects=False,
         trust_env=False,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import nh3
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 # No pictures: their address would be asked for by the reader's browser, and could carry out what was said.
 _TAGS = {
@@ -21,6 +22,9 @@ def to_html(text: str, *, top_heading: int = 1) -> str:
 
     ``top_heading`` is the level given to the highest heading, so that a text fits below the headings around it.
     """
+    import nh3  # of no use to a process whose pages nobody opens
+    from markdown_it import MarkdownIt
+
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
     tokens = parser.parse(text)
     _lower_headings(tokens, top_heading)
