@@ -56,9 +56,6 @@ class _Page:
 
     def flush(self) -> None: ...
 
-    def send(self, pieces: list[bytes]) -> None:
-        self.write(pieces)
-
     def end(self) -> None:
         self.whole = True
         self.queue.put_nowait(None)

@@ -22,9 +22,6 @@ class Client(Protocol):
     def flush(self) -> None:
         """Send what was gathered."""
 
-    def send(self, pieces: list[bytes]) -> None:
-        """Some of the body, at once."""
-
     def end(self) -> None:
         """The reply is whole: send what was gathered and mark the end."""
 
@@ -45,7 +42,7 @@ class Delivery:
         self._call = call
         self._request_id = request_id
         self._held: list[bytes] = []
-        self._end_markers = call.endpoint.dialect.end_markers
+        self._end_markers = call.endpoint.dialect.end_markers(call.endpoint.kind)
 
     def begin(self, status: int, headers: bytes, length: int | None, remaining: int | None) -> None:
         """The head, and what is left of the allowance, if that has a part in it.
@@ -72,7 +69,8 @@ class Delivery:
             self._write_held()
             self._flush()
         else:
-            self._client.send(pieces)
+            self._client.write(pieces)
+            self._client.flush()
 
     def _hold_back(self, pieces: list[bytes]) -> None:
         if self._held:

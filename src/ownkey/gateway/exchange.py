@@ -91,7 +91,9 @@ class Exchange:
         # A bug of ours: nothing may stay held, and nobody may wait for ever.
         log.exception("an exchange failed", request_id=self.request_id)
         if self._sent:
-            self.expire(Internal())
+            self._drop_connection()
+            usage = Usage(input_tokens=self.call.input_estimate(), estimated=True)
+            self._settle("failed", usage, lambda: self._break_off(Internal()))
         else:
             self._release(Internal())
 
@@ -203,20 +205,26 @@ class Exchange:
     def on_data(self, pieces: list[bytes], complete: bool) -> None:
         """Some of the provider's body."""
         self.touched = self._relay.now()
-        if self._error is not None:
-            self._gather_error(pieces, complete)
-            return
-        watch = self._watch
-        assert watch is not None
-        for piece in pieces:
-            watch.feed(piece)
-        if self._filter is not None:
-            pieces = [self._filter.feed(piece) for piece in pieces]
+        try:
+            if self._error is not None:
+                self._gather_error(pieces, complete)
+                return
+            watch = self._watch
+            assert watch is not None
+            for piece in pieces:
+                watch.feed(piece)
+            if self._filter is not None:
+                pieces = [self._filter.feed(piece) for piece in pieces]
+                if complete:
+                    pieces.append(self._filter.flush())
             if complete:
-                pieces.append(self._filter.flush())
-        if not complete:
-            self._delivery.pass_on(pieces)
-            return
+                self._finish(watch, pieces)
+            else:
+                self._delivery.pass_on(pieces)
+        except Exception:
+            self._give_up()
+
+    def _finish(self, watch: ReplyWatch, pieces: list[bytes]) -> None:
         self._connection = None
         self._delivery.hold(pieces)
         usage = watch.usage(True)

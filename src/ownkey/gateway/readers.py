@@ -37,8 +37,9 @@ class EventReader:
         cut = data.endswith(b"\r")
         whole, blank_line, rest = sse.with_line_feeds(data[:-1] if cut else data).rpartition(b"\n\n")
         if blank_line:
+            may_report = b'"error"' in whole or self._dialect.mentions_usage(whole)
             for event in whole.split(b"\n\n"):
-                self._read(event)
+                self._read(event, may_report)
         if self._large is None and len(rest) > MOST_HELD:
             self._large = JsonScan(self._dialect.usage_paths)
         if self._large is not None:
@@ -50,13 +51,14 @@ class EventReader:
         """The stream is over: an event without its blank line is read too, as far as it goes."""
         rest, self._rest = sse.with_line_feeds(self._rest).strip(b"\n"), b""
         if rest or self._large is not None:
-            self._read(rest)
+            self._read(rest, may_report=True)
 
-    def _read(self, event: bytes) -> None:
+    def _read(self, event: bytes, may_report: bool) -> None:
+        """One event; ``may_report``: there may be usage or an error in it."""
         if self._large is not None or len(event) > MOST_HELD:
             self._read_large(event)
             return
-        payload = sse.payload(event)
+        payload = event[5:] if event[:5] == b"data:" and b"\n" not in event else sse.payload(event)
         if not payload:
             return
         dialect = self._dialect
@@ -64,7 +66,9 @@ class EventReader:
         if written:
             self._deltas += 1
             self._text_bytes += written
-        elif b'"error"' in payload and dialect.is_error(payload):
+        if not may_report:
+            return
+        if not written and b'"error"' in payload and dialect.is_error(payload):
             self.failed = True
         if dialect.mentions_usage(payload):
             self.reported = dialect.merged(self.reported, dialect.reported_in_body(payload))

@@ -126,7 +126,7 @@ def test_every_error_has_every_shape(dialect: Dialect, name: str) -> None:
     payload = sse.payload(sse.with_line_feeds(event).strip(b"\n"))
     assert json.loads(payload) == json.loads(dialect.error_body(error, "req_1"))
     assert dialect.is_error(payload)
-    assert not any(marker in event for marker in dialect.end_markers)
+    assert not any(marker in event for marker in dialect.end_markers("responses"))
 
 
 def test_error_events_are_framed_as_each_sdk_wants_them() -> None:
@@ -218,7 +218,7 @@ def test_deltas(dialect: Dialect, payload: Any, text: str, emitted: int) -> None
 )
 def test_the_end_of_a_stream_is_marked(dialect: Dialect, stream: bytes) -> None:
     """A marker stands in the last event of a whole stream and nowhere before."""
-    where = [stream.index(marker) for marker in dialect.end_markers if marker in stream]
+    where = [stream.index(marker) for marker in dialect.end_markers("chat") if marker in stream]
     assert where
     assert min(where) > len(stream) - 300
 

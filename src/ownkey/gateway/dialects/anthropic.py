@@ -115,8 +115,6 @@ class AnthropicDialect:
     """Anthropic's format; also the Anthropic-compatible endpoints of other providers."""
 
     name = "anthropic"
-    end_markers: tuple[bytes, ...] = (b"message_stop",)
-    """The last event of every message."""
     usage_paths: tuple[tuple[str, ...], ...] = (("usage",), ("message", "usage"))
     event_gap = b"\n\n"
 
@@ -175,6 +173,10 @@ class AnthropicDialect:
             return _events.decode(payload).type == "error"
         except UNREADABLE:
             return False
+
+    def end_markers(self, _kind: str) -> tuple[bytes, ...]:
+        """The last event of every message."""
+        return (b"message_stop",)
 
     def error_body(self, error: OwnkeyError, request_id: str) -> bytes:
         """``{"type": "error", "error": {"type", "message", "code"}, "request_id"}``, details beside the code."""

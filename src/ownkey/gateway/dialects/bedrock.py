@@ -142,8 +142,6 @@ class BedrockDialect:
     """Amazon's formats."""
 
     name = "bedrock"
-    end_markers: tuple[bytes, ...] = _END_MARKERS
-    """The name of Converse's last event; the metrics in Invoke's last chunk."""
     usage_paths: tuple[tuple[str, ...], ...] = (("usage",), ("metadata", "usage"), (_METRICS,), ("message", "usage"))
     event_gap = b""
 
@@ -196,6 +194,10 @@ class BedrockDialect:
     def is_error(self, payload: bytes) -> bool:
         """Never by its data: an error is a frame whose header says so (``readers.FrameReader``)."""
         return False
+
+    def end_markers(self, _kind: str) -> tuple[bytes, ...]:
+        """The name of Converse's last event; the metrics in Invoke's last chunk."""
+        return _END_MARKERS
 
     def error_body(self, error: OwnkeyError, request_id: str) -> bytes:
         """``{"message", "code"}``; the exception's name is in the header ``x-amzn-errortype`` and in ``__type``."""

@@ -20,12 +20,14 @@ class CohereDialect(OpenAIDialect):
     """Cohere's format: usage is found where OpenAI's reader looks, errors and ends are its own."""
 
     name = "cohere"
-    end_markers: tuple[bytes, ...] = (b'"message-end"', b'"stream-end"', b"[DONE]")
-    """The last event of either version, and ``[DONE]``."""
 
     def mentions_usage(self, payload: bytes) -> bool:
         """Whether the data has the units that are billed."""
         return b'"billed_units"' in payload
+
+    def end_markers(self, _kind: str) -> tuple[bytes, ...]:
+        """The last event of either version, and ``[DONE]``."""
+        return (b'"message-end"', b'"stream-end"', b"[DONE]")
 
     def error_body(self, error: OwnkeyError, request_id: str) -> bytes:
         """``{"type": "error", "message", "code"}``, details beside them; the SDK goes by the status."""

@@ -26,9 +26,6 @@ class Dialect(Protocol):
 
     name: str
 
-    end_markers: tuple[bytes, ...]
-    """Bytes whose presence in a piece of a streamed reply means that it is about to be complete."""
-
     usage_paths: tuple[tuple[str, ...], ...]
     """Where in a JSON document usage stands, as member names from the top; for documents too large to decode."""
 
@@ -61,6 +58,9 @@ class Dialect(Protocol):
 
     def is_error(self, payload: bytes) -> bool:
         """Whether one event's data is an error in the middle of a stream."""
+
+    def end_markers(self, kind: str) -> tuple[bytes, ...]:
+        """Bytes whose presence in a piece of such a call's streamed reply means that it is about to be complete."""
 
     def error_body(self, error: OwnkeyError, request_id: str) -> bytes:
         """An error of ours as this format's SDKs expect it."""

@@ -86,8 +86,6 @@ class GeminiDialect:
     """Google's own format."""
 
     name = "gemini"
-    end_markers: tuple[bytes, ...] = (b'"finishReason"', b'"interaction.completed"')
-    """The reason a candidate ended; the end of an interaction."""
     usage_paths: tuple[tuple[str, ...], ...] = (("usageMetadata",), ("usage",), ("interaction", "usage"))
     event_gap = b"\n\n"
 
@@ -166,6 +164,10 @@ class GeminiDialect:
             return bool(_events.decode(payload).error)
         except UNREADABLE:
             return False
+
+    def end_markers(self, _kind: str) -> tuple[bytes, ...]:
+        """The reason a candidate ended; the end of an interaction."""
+        return (b'"finishReason"', b'"interaction.completed"')
 
     def error_body(self, error: OwnkeyError, request_id: str) -> bytes:
         """``{"error": {"code", "message", "status", "details": [ErrorInfo]}}``; the SDK shows ``details`` whole."""

@@ -28,8 +28,6 @@ class OllamaDialect(OpenAIDialect):
     """Ollama's format: usage is found where OpenAI's reader looks, errors and ends are its own."""
 
     name = "ollama"
-    end_markers: tuple[bytes, ...] = (b'"done":true', b'"done": true')
-    """The last line."""
     event_gap = b""
 
     def mentions_usage(self, payload: bytes) -> bool:
@@ -46,6 +44,10 @@ class OllamaDialect(OpenAIDialect):
             return _lines.decode(payload).error is not None
         except UNREADABLE:
             return False
+
+    def end_markers(self, _kind: str) -> tuple[bytes, ...]:
+        """The last line."""
+        return (b'"done":true', b'"done": true')
 
     def error_body(self, error: OwnkeyError, request_id: str) -> bytes:
         """``{"error": message, "code"}``, details beside them."""

@@ -21,7 +21,8 @@ from ownkey.gateway.json_scan import UNREADABLE, text_bytes
 from ownkey.metering.usage import Usage
 
 _TAKEN = frozenset({"message", "type", "param", "code"})
-_END_MARKERS = (b"[DONE]", b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
+_CHAT_ENDS = (b"[DONE]",)
+_RESPONSE_ENDS = (b"[DONE]", b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 
 
 class _Function(msgspec.Struct):
@@ -84,8 +85,6 @@ class OpenAIDialect:
     """OpenAI's format; also Azure's, Groq's, Mistral's and every other that took it over."""
 
     name = "openai"
-    end_markers: tuple[bytes, ...] = _END_MARKERS
-    """``[DONE]``, or the terminal event of a Responses stream."""
     usage_paths: tuple[tuple[str, ...], ...] = (("usage",), ("response", "usage"), ("x_groq", "usage"), ("meta",))
     event_gap = b"\n\n"
 
@@ -155,6 +154,10 @@ class OpenAIDialect:
         except UNREADABLE:
             return False
         return bool(event.error) or event.type in ("error", "response.failed")
+
+    def end_markers(self, kind: str) -> tuple[bytes, ...]:
+        """``[DONE]``, or the terminal event of a Responses stream."""
+        return _CHAT_ENDS if kind in ("chat", "completions") else _RESPONSE_ENDS
 
     def error_body(self, error: OwnkeyError, request_id: str) -> bytes:
         """``{"error": {"message", "type", "param", "code"}}``, details beside them."""
