@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-# Each costs a worker a megabyte or more, for as long as it lives.
+# Each costs a worker a megabyte or more, some with what comes along, for as long as it lives.
 NEEDLESS: Mapping[str, str] = {
     "aiosmtplib": "sends a message; loaded with the first one",
     "alembic": "`ownkey serve` updates the database before it becomes the worker",
