@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from email.message import EmailMessage
 from email.utils import formataddr, formatdate, make_msgid
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-import aiosmtplib
 import structlog
 
 from ownkey.errors import InvalidRequest
@@ -44,6 +42,11 @@ class Mailer:
         """Send a message. Returns whether the server took it; never raises, and logs neither address nor text."""
         if not self.can_send:
             return False
+        # Of no use to a process that sends none.
+        from email.message import EmailMessage
+
+        import aiosmtplib
+
         try:
             message = EmailMessage()
             message["From"], message["To"], message["Subject"] = self._sender, to, subject

@@ -10,17 +10,20 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-# Each costs a worker a megabyte or more, for as long as it lives.
+# Each costs a worker a megabyte or more, some with what comes along, for as long as it lives.
 NEEDLESS: Mapping[str, str] = {
+    "aiosmtplib": "sends a message; loaded with the first one",
     "alembic": "`ownkey serve` updates the database before it becomes the worker",
     "cyclopts": "the worker is told what to do in three words",
     "cryptography": "signs for a service account; loaded with the first one",
     "httpx": "asks a provider about a key; loaded with the first question",
     "joserfc": "signs for a service account; loaded with the first one",
     "mako": "comes with Alembic",
+    "markdown_it": "shows what a model wrote; loaded with the first text",
+    "nh3": "the same",
     "psycopg": "PostgreSQL's driver, and this is SQLite",
     "psycopg_binary": "the same",
-    "sqlalchemy.dialects.mysql": "comes with Alembic",
+    "sqlalchemy.dialects.postgresql": "PostgreSQL's words, and this is SQLite",
 }
 PROGRAM = """
 import asyncio, sys
