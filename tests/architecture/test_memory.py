@@ -23,11 +23,13 @@ NEEDLESS: Mapping[str, str] = {
     "nh3": "the same",
     "psycopg": "PostgreSQL's driver, and this is SQLite",
     "psycopg_binary": "the same",
+    "rich": "colours lines, and a worker's are JSON",
     "sqlalchemy.dialects.postgresql": "PostgreSQL's words, and this is SQLite",
 }
 PROGRAM = """
 import asyncio, sys
-import ownkey.cli.worker
+from ownkey.cli.worker import spare_colours
+spare_colours()
 from ownkey import app, logs
 from ownkey.cli.configuration import configured
 
@@ -36,7 +38,7 @@ async def main():
     logs.set_up(settings.log_level)
     async with await app.open_application(settings) as application:
         app.server(application)
-        print(*sys.modules)
+        print(*[name for name, module in sys.modules.items() if module is not None])
 
 asyncio.run(main())
 """

@@ -36,7 +36,13 @@ def _command(*arguments: str) -> Sequence[str]:
     return (sys.executable, "-P", "-m", "ownkey.cli.worker", *arguments)
 
 
+def spare_colours() -> None:
+    """Keep structlog from loading rich, where that is installed, to colour lines: ours are JSON, and it is 5 MB."""
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+
+
 def _serve(arguments: Sequence[str]) -> None:
+    spare_colours()
     from ownkey import app, logs
     from ownkey.cli.configuration import configured
     from ownkey.gateway.sockets import listen
