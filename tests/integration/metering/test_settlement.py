@@ -300,3 +300,19 @@ async def test_a_database_that_hangs_is_away_within_a_second(database: Database)
         await desk.admitted()
         assert await desk.balance() == (10_000, 400, 1_500)
         assert await ledger.verify(database) == []
+
+
+@pytest.mark.parametrize("model", ["", "NULL", 'a "quoted", {braced} one', "back\\slash\\", "é–🌉", "'; --", "%s"])
+async def test_whatever_a_model_is_called_is_recorded_as_it_is(database: Database, model: str) -> None:
+    """A name with signs that mean something to a database comes back unchanged, from the reservation to the event."""
+    async with open_desk(database) as desk:
+        abandoned = await desk.admitted(desk.command(model=model))
+        await desk.expire_leases()
+        await desk.writer.reap()
+        settled = await desk.admitted(desk.command(model=model))
+        event = desk.settlement(settled, output=1)._replace(model=model)
+        future = asyncio.get_running_loop().create_future()
+        desk.writer.settle(event, lambda: future.set_result(None))
+        await future
+        found = await usage_events.events(database, desk.actor)
+        assert [(e.request_id, e.model) for e in found] == [(abandoned.request_id, model), (settled.request_id, model)]
