@@ -74,8 +74,14 @@ def _insertion(into: str, width: int, rows: int, conflict: str) -> str:
     return f"INSERT INTO {into} VALUES {', '.join([f'({_marks(width)})'] * rows)} {conflict}"
 
 
-def _pairs(count: int) -> str:
-    return ", ".join(["(?, ?)"] * count)
+@cache
+def _found(table: str, first: str, second: str, count: int) -> str:
+    """From a table, the rows with so many pairs of values, each found by its key.
+
+    A pair ``IN`` a list of values would read the whole table.
+    """
+    pairs = ", ".join(["(?, ?)"] * count)
+    return f"FROM (VALUES {pairs}) AS pairs CROSS JOIN {table} ON {first} = pairs.column1 AND {second} = pairs.column2"
 
 
 def _chunks(values: Sequence[Any]) -> list[Sequence[Any]]:
@@ -152,20 +158,18 @@ class SqliteStore:
 
     def keys(self, wanted: Sequence[tuple[str, str]]) -> Sequence[KeyRow]:
         found: list[KeyRow] = []
-        query = f"SELECT {KEY_COLUMNS} FROM provider_keys WHERE (organization_id, provider) IN (VALUES "
         for part in _chunks(wanted):
-            rows = self._all(f"{query} {_pairs(len(part))})", [value for pair in part for value in pair])
+            query = f"SELECT {KEY_COLUMNS} {_found('provider_keys', 'organization_id', 'provider', len(part))}"
+            rows = self._all(query, tuple(chain.from_iterable(part)))
             found += [KeyRow(*row) for row in rows]
         return found
 
     def balances(self, keys: Sequence[tuple[str, str]]) -> Rows:
         found: list[tuple[Any, ...]] = []
-        query = (
-            "SELECT organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens "
-            "FROM allowances WHERE (organization_id, period) IN (VALUES "
-        )
+        columns = "organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens"
         for part in _chunks(keys):
-            found += self._all(f"{query} {_pairs(len(part))})", [value for pair in part for value in pair])
+            query = f"SELECT {columns} {_found('allowances', 'organization_id', 'period', len(part))}"
+            found += self._all(query, tuple(chain.from_iterable(part)))
         new = set(keys).difference((row[0], row[1]) for row in found) if len(found) < len(keys) else ()
         self._many(_ADD_BALANCE, list(new))
         return found + [(*key, 0, 0, 0, 0) for key in new]
@@ -175,9 +179,10 @@ class SqliteStore:
 
     def requests_of(self, keys: Sequence[tuple[str, str]]) -> Rows:
         found: list[tuple[Any, ...]] = []
-        query = "SELECT api_token_id, period, requests FROM api_token_months WHERE (api_token_id, period) IN (VALUES "
         for part in _chunks(keys):
-            found += self._all(f"{query} {_pairs(len(part))})", [value for pair in part for value in pair])
+            where = _found("api_token_months", "api_token_id", "period", len(part))
+            query = f"SELECT api_token_id, period, requests {where}"
+            found += self._all(query, tuple(chain.from_iterable(part)))
         return found
 
     def count_requests(self, rows: Rows) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import URL, update
 
 from ownkey import clock
+from ownkey.credentials import token_hash
 from ownkey.db import tables
 from ownkey.db.engine import Database
 from ownkey.errors import (
@@ -18,7 +19,10 @@ from ownkey.errors import (
     RequestLimitReached,
 )
 from ownkey.metering import ledger
-from ownkey.metering.reservations import Admission, Caller
+from ownkey.metering.batch import Batch, Copies
+from ownkey.metering.reservations import Admission, Caller, CurrentKey
+from ownkey.metering.settlement import Release, Renew
+from ownkey.metering.sqlite_store import SqliteStore
 from tests.integration.metering.desk import open_desk
 
 pytestmark = pytest.mark.anyio
@@ -197,3 +201,32 @@ async def test_a_token_has_its_requests_of_the_month(database: Database) -> None
         again = await desk.ask()
         assert isinstance(again, RequestLimitReached)
         assert again.headers["x-should-retry"] == "false"
+
+
+async def test_no_batch_reads_a_whole_table(sqlite_url: URL) -> None:
+    """However many organizations there are, a batch finds its rows by their keys: no statement scans a table."""
+    database = Database(sqlite_url)
+    async with open_desk(database, monthly_requests_per_token=1_000) as desk:
+        await desk.add_key("anthropic")
+        store = SqliteStore(str(sqlite_url.database), "OFF")
+        asked: list[str] = []
+        store._db.set_trace_callback(asked.append)
+        copies, token = Copies(), token_hash(desk.token)
+        first, own = (desk.command(provider=name, caller=Caller(token)) for name in ("openai", "anthropic"))
+        admissions = Batch(store, desk.plans, "node_2", copies).run([first, own, CurrentKey("org", "openai")])
+        settles = [desk.settlement(one, 10) for one in admissions if isinstance(one, Admission)]
+        Batch(store, desk.plans, "node_2", copies).run([*settles, *settles, Release("req_1"), Renew("req_2", 5)])
+        store._db.set_trace_callback(None)
+        assert len(settles) == 2
+        statements = [one for one in asked if one.startswith(("SELECT", "INSERT", "UPDATE", "DELETE"))]
+        plans = {one: [row[3] for row in store._db.execute(f"EXPLAIN QUERY PLAN {one}")] for one in statements}
+        store.close()
+        scans = {
+            one: line
+            for one, plan in plans.items()
+            for line in plan
+            if line.startswith("SCAN ") and "CONSTANT" not in line and line not in ("SCAN pairs", "SCAN facts")
+        }
+        assert statements
+        assert scans == {}
+    await database.close()
