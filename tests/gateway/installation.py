@@ -41,7 +41,6 @@ class Installation:
             "OWNKEY_LOG_LEVEL": "DEBUG",
             "OWNKEY_METRICS_ADDRESS": f"127.0.0.1:{self.metrics}",
             "OWNKEY_BASE_URL_OPENAI": provider.at("openai"),
-            "OWNKEY_FIRST_BYTE_TIMEOUT": "0.5",
         }
 
     def run(self, *arguments: str, text: str | None = None) -> str:

@@ -35,7 +35,7 @@ def served(folder: Path, provider: FakeProvider) -> Iterator[Running]:
     for slug in ("openai", "anthropic", "gemini"):
         here.environment[f"OWNKEY_PLATFORM_KEY_{slug.upper()}"] = "sk-platform-0123456789"
         here.environment[f"OWNKEY_BASE_URL_{slug.upper()}"] = provider.at(slug)
-    here.environment |= {"OWNKEY_LOG_LEVEL": "WARNING", "OWNKEY_FIRST_BYTE_TIMEOUT": "60"}
+    here.environment["OWNKEY_LOG_LEVEL"] = "WARNING"
     here.run("organizations", "create", "Acme", "--owner", "owner@acme.example", "--plan", "free")
     token = json.loads(here.run("tokens", "create", "acme", "--name", "t", "--json"))["token"]
     with here.serving() as process:

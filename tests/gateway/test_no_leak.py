@@ -39,7 +39,9 @@ def found(key: str, sinks: dict[str, bytes]) -> list[str]:
 def installation(tmp_path: Path) -> Iterator[tuple[Installation, FakeProvider]]:
     """An installation beside a fake provider."""
     with FakeProvider() as provider:
-        yield Installation(tmp_path, provider), provider
+        here = Installation(tmp_path, provider)
+        here.environment["OWNKEY_FIRST_BYTE_TIMEOUT"] = "0.5"
+        yield here, provider
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads /proc")
