@@ -21,7 +21,7 @@ from ownkey.errors import HeadTooLarge, InvalidRequest, OwnkeyError, RequestTime
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.inbound import Inbound
 from ownkey.gateway.relay import Relay
-from ownkey.gateway.request_head import RequestHead, read_request_head
+from ownkey.gateway.request_head import RequestHead, read_request_head, verbatim
 from ownkey.gateway.sockets import has_hung_up
 from ownkey.ids import new_id
 
@@ -48,6 +48,7 @@ class Listener(HttpToolsProtocol):
         self.relay = relay
         self.in_flight: Inbound | None = None
         self._head: RequestHead | None = None  # the last one
+        self._first = b""  # this read, while the request that it begins with is not whole
         self._length: int | None = None  # of the body, as announced
         self._open = False  # a request has begun and is not whole
         self._in_head = False
@@ -87,6 +88,16 @@ class Listener(HttpToolsProtocol):
         """Some bytes of requests."""
         if self._deaf:
             return
+        head, cycle = self._head, self.cycle
+        if head is not None and head.verbatim is not None and not self._open and cycle.response_complete:
+            body = head.verbatim.body_in(data)
+            if body is not None:
+                inbound = Inbound(self, head, len(body))
+                self.cycle = inbound  # type: ignore[assignment]
+                inbound.receive(body)
+                inbound.has_turn = inbound.complete = True
+                inbound.start_if_ready()
+                return
         if len(data) <= _LARGEST_HEAD:
             self._parse(data)
             return
@@ -96,6 +107,8 @@ class Listener(HttpToolsProtocol):
                 self._parse(whole[start : start + _LARGEST_HEAD])
 
     def _parse(self, data: bytes | memoryview) -> None:
+        if not self._open:
+            self._first = bytes(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -106,6 +119,7 @@ class Listener(HttpToolsProtocol):
         else:
             if self._open and not self._deaf:
                 self._not_whole_yet(len(data))
+        self._first = b""
 
     def _stay_in_http(self, rest: bytes) -> None:
         """Serve a request that offers another protocol in this one, as its connection's last (RFC 9110, 7.8).
@@ -170,6 +184,8 @@ class Listener(HttpToolsProtocol):
             or head.version != parser.get_http_version()
         ):
             head = self._head = read_request_head(parser, self.url, self.headers, self.relay.by_segment)
+            if self._length is not None:
+                head.verbatim = verbatim(head, self._first)
         if head.upgrade:
             return
         if head.provider is None:
@@ -216,6 +232,7 @@ class Listener(HttpToolsProtocol):
             return
         self._open = False
         self._moved = True
+        self._first = b""  # the next request of this read does not begin with it
         inbound = self.cycle
         if not inbound.keep_alive:
             self._deaf = True

@@ -28,6 +28,7 @@ from ownkey.metering.store import (
     AbandonedRow,
     CallerRow,
     EntryRow,
+    Foretold,
     HeldRow,
     Moment,
     ReservationRow,
@@ -125,7 +126,7 @@ class SqliteStore:
                 self._db.execute, _insertion(into, len(part[0]), size, conflict), tuple(chain.from_iterable(part))
             )
 
-    def begin(self) -> Moment:
+    def begin(self, foretell: Callable[[], Foretold]) -> Moment:
         self._asked(self._db.execute, "BEGIN IMMEDIATE")
         row = self._all(
             "SELECT version, strftime('%Y-%m', 'now'), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) "

@@ -17,7 +17,8 @@ from typing import Any, cast
 import structlog
 
 from ownkey.errors import Internal, OwnkeyError, Unavailable
-from ownkey.metering.batch import Batch, Command, Copies, Outcome, Reap
+from ownkey.metering.batch import Batch, Command, Outcome, Reap
+from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import LEASE_SECONDS, Admission, Admit, CurrentKey, KeyRow
 from ownkey.metering.settlement import Release, Renew, Settle
 from ownkey.metering.store import Contended, Store, StoreFailed

@@ -12,7 +12,8 @@ from ownkey.db import tables
 from ownkey.db.engine import Database
 from ownkey.errors import AllowanceExhausted, Unavailable
 from ownkey.metering import allowances, ledger, usage_events
-from ownkey.metering.batch import Batch, Copies
+from ownkey.metering.batch import Batch
+from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import Caller
 from ownkey.metering.settlement import Renew
 from tests.integration.metering.desk import Desk, open_desk, open_store
