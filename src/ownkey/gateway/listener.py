@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
@@ -35,8 +36,15 @@ class Listener(HttpToolsProtocol):
 
     parser: httptools.HttpRequestParser
 
-    def __init__(self, relay: Relay, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
-        super().__init__(config=config, server_state=server_state, app_state=app_state)
+    def __init__(
+        self,
+        relay: Relay,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config=config, server_state=server_state, app_state=app_state, _loop=_loop)
         self.relay = relay
         self.in_flight: Inbound | None = None
         self._head: RequestHead | None = None  # the last one
@@ -200,7 +208,7 @@ class Listener(HttpToolsProtocol):
             raise RequestTooLarge
         super().on_message_begin()
         self.url, self.expect_100_continue = head.target, head.expects_continue
-        self.headers += head.headers  # the scope holds this very list
+        self.headers.extend(head.headers)  # the scope holds this very list
         if length is not None:
             self.headers.append((b"content-length", b"%d" % length))
         self._page_body = 0
@@ -382,16 +390,5 @@ class Listener(HttpToolsProtocol):
 
 
 def listener_factory(relay: Relay) -> type[asyncio.Protocol]:
-    """The protocol class for uvicorn's ``http`` setting."""
-
-    class BoundListener(Listener):
-        def __init__(
-            self,
-            config: Config,
-            server_state: ServerState,
-            app_state: dict[str, Any],
-            _loop: asyncio.AbstractEventLoop | None = None,
-        ) -> None:
-            super().__init__(relay, config, server_state, app_state)
-
-    return BoundListener
+    """What makes a connection's protocol, for uvicorn's ``http`` setting; it only calls it."""
+    return cast("type[asyncio.Protocol]", partial(Listener, relay))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from types import TracebackType
 from typing import Any, cast
 
 import structlog
@@ -53,7 +53,7 @@ class Writer:
         self._queue: SimpleQueue[tuple[list[Waiting], list[Command]] | None] = SimpleQueue()
         self._in_flight: list[Waiting] = []
         self._watch: asyncio.TimerHandle | None = None
-        self._thread = threading.Thread(target=self._work, name="metering-writer", daemon=True)
+        self._worker = threading.Thread(target=self._work, name="metering-writer", daemon=True)
         self._waiting: list[Waiting] = []
         self._turns: list[asyncio.Future[None]] = []
         self._busy = False
@@ -63,14 +63,14 @@ class Writer:
     async def start(self) -> None:
         """Begin to work on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._worker.start()
 
     async def stop(self) -> None:
         """Finish what waits (for ever if the database is away: bound it with a time-out), then end the thread."""
         while self._waiting or self._busy:  # noqa: ASYNC110 - once in a process's life
             await asyncio.sleep(0.01)
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._worker.join)
 
     # What callers ask
 
@@ -149,29 +149,24 @@ class Writer:
         else:
             future.set_exception(_away())
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Between two batches: nothing is admitted inside, and every call admitted before it has been sent.
+    def turn(self) -> Turn:
+        """Between two batches: nothing is admitted inside, and every call admitted before it has been sent."""
+        return Turn(self)
 
-        Raises ``Unavailable`` while the database is away.
-        """
+    def _asked_for_turn(self) -> asyncio.Future[None]:
         if self.down:
             raise _away()
         future: asyncio.Future[None] = self._loop.create_future()
         self._turns.append(future)
         self._go_on()
-        try:
-            await future
-            async with asyncio.timeout(_TURN_SECONDS):
-                yield
-        except TimeoutError as error:
-            raise _away() from error
-        finally:
-            if future in self._turns:
-                self._turns.remove(future)
-            elif not future.cancelled() and future.exception() is None:
-                self._busy = False
-                self._go_on()
+        return future
+
+    def _turn_over(self, future: asyncio.Future[None]) -> None:
+        if future in self._turns:
+            self._turns.remove(future)
+        elif not future.cancelled() and future.exception() is None:
+            self._busy = False
+            self._go_on()
 
     # The queue
 
@@ -297,6 +292,41 @@ class Writer:
     def _probe(self) -> None:
         self._waiting.append((Renew("", 0), Writer._renewed, None))
         self._send()
+
+
+class Turn:
+    """One turn of a writer; the body of its ``async with`` has five seconds.
+
+    Raises ``Unavailable`` while the database is away, and when the time is over.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._future: asyncio.Future[None]
+        self._limit: asyncio.Timeout
+
+    async def __aenter__(self) -> None:
+        """Wait for it."""
+        self._future = self._writer._asked_for_turn()
+        try:
+            await self._future
+            self._limit = await asyncio.timeout(_TURN_SECONDS).__aenter__()
+        except BaseException:
+            self._writer._turn_over(self._future)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let the batches go on."""
+        try:
+            await self._limit.__aexit__(kind, error, traceback)
+        except TimeoutError as late:
+            raise _away() from late
+        finally:
+            self._writer._turn_over(self._future)
+        if isinstance(error, TimeoutError):
+            raise _away() from error
 
 
 def _nothing() -> None:
