@@ -114,6 +114,8 @@ _ADD_ENTRIES = _insertion(f"ledger_entries ({ENTRY_COLUMNS})", _ENTRY_TYPES)
 class PostgresStore:
     """A store on a PostgreSQL connection of its own."""
 
+    is_local = False
+
     def __init__(self, url: URL) -> None:
         self._link = Link(url)
         # What a batch writes in the end; it goes to the database together with the commit.

@@ -92,6 +92,8 @@ def _chunks(values: Sequence[Any]) -> list[Sequence[Any]]:
 class SqliteStore:
     """A store on an SQLite file."""
 
+    is_local = True
+
     def __init__(self, path: str, synchronous: str) -> None:
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)

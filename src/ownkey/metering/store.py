@@ -141,6 +141,9 @@ class Store(Protocol):
     its driver's own error.
     """
 
+    is_local: bool
+    """Whether the database is a file here, not a server that could keep us waiting for ever."""
+
     def begin(self, foretell: Callable[[], Foretold]) -> Moment:
         """Open the transaction, ready to write.
 

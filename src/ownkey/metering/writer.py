@@ -1,8 +1,8 @@
 """The two trips of every request, many requests a transaction (group commit).
 
 What waits together commits together: while one batch is with the database, commands gather for the next. A thread
-owns the connection, so that a slow disk holds up admissions but no running stream. Nothing is answered before its
-transaction has been committed.
+works on them, so that a slow disk holds up admissions but no running stream; only where there is none, a lone command
+is done at once. Nothing is answered before its transaction has been committed.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class Writer:
         self._busy = False
         self._reap_after = 0.0
         self.down = False
+        # Whether no call but the one that asks is under way in this process.
+        self.is_alone: Callable[[], bool] = lambda: False
 
     async def start(self) -> None:
         """Begin to work on the running loop."""
@@ -191,8 +193,19 @@ class Writer:
 
     def _send(self) -> None:
         self._in_flight, self._waiting = self._waiting, []
+        commands = [command for command, _, _ in self._in_flight]
+        if (
+            len(commands) == 1
+            and not self.down
+            and self._store is not None
+            and self._store.is_local
+            and self.is_alone()
+        ):
+            # Nobody is there whom a slow disk could hold up, and two changes of threads cost as much as the work.
+            self._finish(self._in_flight, self._run(commands))
+            return
         self._watch = self._loop.call_later(_PATIENCE_SECONDS, self._give_up)
-        self._queue.put((self._in_flight, [command for command, _, _ in self._in_flight]))
+        self._queue.put((self._in_flight, commands))
 
     def _give_up(self) -> None:
         """The database hangs: tell everybody who waits that it is away. What was sent to it may still be done."""
