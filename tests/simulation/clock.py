@@ -1,0 +1,121 @@
+"""One virtual time for every loop of a world, and a clock of the database that may be set apart from it.
+
+A loop is a real asyncio loop that never waits: the world turns the one whose next event is due first. A node that is
+stopped is a loop that is not turned; a node that was killed is a loop that is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import events
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from ownkey.metering.postgres_store import PostgresStore
+from ownkey.metering.sqlite_store import SqliteStore
+
+_EPOCH_JULIAN_DAY = 2_440_587.5
+
+
+class Clock:
+    """Seconds since the world began, and what the database says is the time."""
+
+    def __init__(self, begins: datetime) -> None:
+        self.now = 0.0
+        self._database = begins.timestamp()
+
+    @property
+    def database(self) -> float:
+        """The database's clock: seconds since 1970."""
+        return self._database + self.now
+
+    @property
+    def period(self) -> str:
+        """The month that the database's clock is in."""
+        return datetime.fromtimestamp(self.database, UTC).strftime("%Y-%m")
+
+    def set_database(self, seconds: float) -> None:
+        """Move the database's clock, forwards or backwards."""
+        self._database += seconds
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """A loop on the world's clock; ``turn`` runs what is due."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._selector = self
+        self.failures: list[str] = []
+        self.set_exception_handler(self._failed)
+
+    def time(self) -> float:
+        """The world's time."""
+        return self._clock.now
+
+    def due(self) -> float | None:
+        """When the next event is, or None."""
+        if self._ready:  # type: ignore[attr-defined]
+            return self._clock.now
+        scheduled = self._scheduled  # type: ignore[attr-defined]
+        return float(scheduled[0]._when) if scheduled else None
+
+    def turn(self) -> None:
+        """Run everything that is due."""
+        before = events._get_running_loop()
+        events._set_running_loop(self)
+        try:
+            self._run_once()  # type: ignore[attr-defined]
+        finally:
+            events._set_running_loop(before)
+
+    def select(self, timeout: float | None) -> Sequence[object]:
+        """Nothing ever comes from outside."""
+        return ()
+
+    def _process_events(self, event_list: Sequence[object]) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+
+def give_sqlite(store: SqliteStore, clock: Clock) -> None:
+    """Let the statements of a store read the virtual clock: the built-in functions they call are ours."""
+
+    def moment(when: str) -> float:
+        assert when == "now"
+        return clock.database
+
+    store._db.create_function("julianday", 1, lambda when: moment(when) / 86_400 + _EPOCH_JULIAN_DAY)
+    store._db.create_function(
+        "strftime", 2, lambda form, when: datetime.fromtimestamp(moment(when), UTC).strftime(form)
+    )
+
+
+class PostgresClock:
+    """The same on PostgreSQL: a function that stands before the built-in one on the search path of a connection."""
+
+    def __init__(self, store: PostgresStore, clock: Clock) -> None:
+        self._db = store._db
+        self._clock = clock
+        self._db.execute("SET search_path = virtual, pg_catalog, public")
+
+    @staticmethod
+    def install(db: psycopg.Connection) -> None:
+        """Make the function, in a schema that only a store of ours looks into."""
+        db.execute("CREATE SCHEMA virtual")
+        db.execute(
+            "CREATE FUNCTION virtual.statement_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS "
+            "$$ SELECT to_timestamp(current_setting('virtual.now')::double precision) $$"
+        )
+
+    def tell(self) -> None:
+        """Set what the next transaction takes for now."""
+        self._db.execute("SELECT set_config('virtual.now', %s, false)", (f"{self._clock.database:.6f}",))
