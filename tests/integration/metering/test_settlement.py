@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import URL, delete, text, update
@@ -16,6 +17,7 @@ from ownkey.metering.batch import Batch
 from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import Admission, Caller
 from ownkey.metering.settlement import Renew
+from ownkey.metering.store import Store
 from tests.integration.metering.desk import Desk, open_desk, open_store
 
 pytestmark = pytest.mark.anyio
@@ -211,17 +213,26 @@ async def test_a_change_waits_its_turn_between_batches(database: Database) -> No
         assert order == ["before"] * 3 + ["change begins", "change ends", "after"]
 
 
+class Full:
+    """A store that has no room for one thing more."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def count_requests(self, rows: object) -> None:
+        raise RuntimeError("disk full")
+
+
 async def test_a_batch_that_fails_leaves_nothing(database: Database) -> None:
     """If writing fails after the decision, the reservation is not there, and the same call can be asked again."""
     async with open_desk(database) as desk:
         store = open_store(database)
-
-        def broken(rows: object) -> None:
-            raise RuntimeError("disk full")
-
-        store.count_requests = broken  # type: ignore[method-assign]
+        full = cast("Store", Full(store))
         with pytest.raises(RuntimeError):
-            await asyncio.to_thread(Batch(store, desk.plans, "node_2", Copies()).run, [desk.command()])
+            await asyncio.to_thread(Batch(full, desk.plans, "node_2", Copies()).run, [desk.command()])
         store.close()
         await desk.admitted()
         assert (await desk.balance())[2] == 1_500
