@@ -103,7 +103,7 @@ class PostgresClock:
     """The same on PostgreSQL: a function that stands before the built-in one on the search path of a connection."""
 
     def __init__(self, store: PostgresStore, clock: Clock) -> None:
-        self._db = store._db
+        self._db = store._link._driver
         self._clock = clock
         self._db.execute("SET search_path = virtual, pg_catalog, public")
 

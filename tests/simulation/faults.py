@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from ownkey.metering.store import Contended, Moment, Store, StoreFailed
+from ownkey.metering.store import Contended, Foretold, Moment, Store, StoreFailed
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -57,6 +57,7 @@ class FaultyStore:
     ) -> None:
         self._store = store
         self._world = world
+        self.is_local = store.is_local
         self._is_away = is_away
         self._troubled = troubled
         self._tell = tell
@@ -65,14 +66,14 @@ class FaultyStore:
         self._dead = False
         self.may_refuse = False
 
-    def begin(self) -> Moment:
+    def begin(self, foretell: Callable[[], Foretold]) -> Moment:
         """Open the transaction at the virtual time."""
         if self._is_away():
             self._lose()
             raise StoreFailed("away")
         self._reach()
         self._tell()
-        return self._store.begin()
+        return self._store.begin(foretell)
 
     def commit(self) -> None:
         """Make it durable, and perhaps not live to tell."""

@@ -14,7 +14,8 @@ import pytest
 from ownkey.gateway.dialects.anthropic import AnthropicDialect
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.metering import batch
-from ownkey.metering.batch import Batch, Copies
+from ownkey.metering.batch import Batch
+from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import Admit, Hold
 from ownkey.metering.settlement import Renew, Settle
 from ownkey.metering.sqlite_store import SqliteStore
