@@ -18,6 +18,7 @@ from ownkey.gateway.dialects.bedrock_models import INVOKE, invoke_kind
 from ownkey.gateway.endpoints import Endpoint, find_endpoint, model_in_path
 from ownkey.gateway.media import Media, media_in
 from ownkey.gateway.multipart_fields import Part, only_value, read_form
+from ownkey.gateway.request_body import Body
 from ownkey.gateway.request_fields import (
     DEFAULT_CHOICES,
     FORMS,
@@ -25,7 +26,6 @@ from ownkey.gateway.request_fields import (
     MOST_CHOICES,
     NO_FORM,
     STREAMS_UNLESS_TOLD,
-    Body,
     decode_body,
     flag,
     invalid,

@@ -15,7 +15,7 @@ import msgspec
 from ownkey.gateway.json_scan import UNREADABLE
 from ownkey.gateway.media import Media
 from ownkey.gateway.multipart_fields import Part
-from ownkey.gateway.request_fields import Body, OtherBody, SectionedBody
+from ownkey.gateway.request_body import Body, OtherBody, SectionedBody, Tool
 
 IMAGE_TOKENS = 8_192
 """One image read, whatever its size: above every provider's maximum but gpt-4o-mini's."""
@@ -69,17 +69,7 @@ _OUTPUT_BY_KIND = {
 }
 
 
-class _Tool(msgspec.Struct):
-    """A tool of the caller has a type of its own or a name; one that the provider runs has neither, or another type."""
-
-    type: str | None = None
-    name: str | None = None
-    function: msgspec.Raw = msgspec.Raw(b"")
-    functionDeclarations: msgspec.Raw = msgspec.Raw(b"")
-    function_declarations: msgspec.Raw = msgspec.Raw(b"")
-
-
-_tools = msgspec.json.Decoder(list[_Tool] | None)
+_tools = msgspec.json.Decoder(list[Tool] | None)
 _OWN_TOOLS = ("function", "custom", "namespace")
 
 

@@ -52,6 +52,7 @@ class Exchange:
     _status = 0
     _sent = False
     _settled = False
+    _moved = False
     paused = False
     refusal: OwnkeyError | None = None
 
@@ -61,7 +62,7 @@ class Exchange:
         self._caller = caller
         self.call = call
         self.request_id = request_id
-        self.started = self.touched = relay.now()
+        self.started = self._moved_at = relay.now()
         self._started_ms = time.time_ns() // 1_000_000
 
     # Admit
@@ -167,7 +168,7 @@ class Exchange:
         head, route = call.head, self._route
         length = b"content-length: %d\r\n" % len(body) if body or head.method in ("POST", "PUT", "PATCH") else b""
         self._connection, self._sent = connection, True
-        self.touched = self._relay.now()
+        self._moved = True
         origin = route.origin
         lines = (head.verb, origin.prefix, head.target, origin.host_line, route.credential, head.passed_on, length)
         connection.request(b"".join((*lines, b"\r\n", body)), self, head.method == "HEAD")
@@ -187,7 +188,7 @@ class Exchange:
 
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
         """The provider answers: an error is gathered first, anything else passes on."""
-        self.touched = self._relay.now()
+        self._moved = True
         self._status = status
         if status >= 400:
             self._error = []
@@ -204,7 +205,7 @@ class Exchange:
 
     def on_data(self, pieces: list[bytes], complete: bool) -> None:
         """Some of the provider's body."""
-        self.touched = self._relay.now()
+        self._moved = True
         try:
             if self._error is not None:
                 self._gather_error(pieces, complete)
@@ -341,21 +342,23 @@ class Exchange:
         return Renew(self.request_id, self._watch.output_so_far() if self._watch else 0)
 
     def is_overdue(self, now: float, first_byte: float, idle: float) -> bool:
-        """Whether nothing has moved for longer than it may."""
-        return self._sent and not self._settled and now - self.touched > (idle if self._status else first_byte)
+        """Whether nothing has moved for longer than it may. To be asked regularly: it compares with the last time."""
+        if self._moved:
+            self._moved, self._moved_at = False, now
+        return self._sent and not self._settled and now - self._moved_at > (idle if self._status else first_byte)
 
     def pause(self) -> None:
         """The client reads slowly: let the provider wait."""
         if self._connection is not None:
             self.paused = True
-            self.touched = self._relay.now()
+            self._moved = True
             self._connection.transport.pause_reading()
 
     def resume(self) -> None:
         """The client has caught up."""
         if self._connection is not None:
             self.paused = False
-            self.touched = self._relay.now()
+            self._moved = True
             self._connection.transport.resume_reading()
 
     def _begin(self, status: int, lines: bytes, length: int | None) -> None:

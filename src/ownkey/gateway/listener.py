@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
@@ -20,7 +21,7 @@ from ownkey.errors import HeadTooLarge, InvalidRequest, OwnkeyError, RequestTime
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.inbound import Inbound
 from ownkey.gateway.relay import Relay
-from ownkey.gateway.request_head import RequestHead, read_request_head
+from ownkey.gateway.request_head import RequestHead, read_request_head, verbatim
 from ownkey.gateway.sockets import has_hung_up
 from ownkey.ids import new_id
 
@@ -35,11 +36,19 @@ class Listener(HttpToolsProtocol):
 
     parser: httptools.HttpRequestParser
 
-    def __init__(self, relay: Relay, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
-        super().__init__(config=config, server_state=server_state, app_state=app_state)
+    def __init__(
+        self,
+        relay: Relay,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config=config, server_state=server_state, app_state=app_state, _loop=_loop)
         self.relay = relay
         self.in_flight: Inbound | None = None
         self._head: RequestHead | None = None  # the last one
+        self._first = b""  # this read, while the request that it begins with is not whole
         self._length: int | None = None  # of the body, as announced
         self._open = False  # a request has begun and is not whole
         self._in_head = False
@@ -79,6 +88,16 @@ class Listener(HttpToolsProtocol):
         """Some bytes of requests."""
         if self._deaf:
             return
+        head, cycle = self._head, self.cycle
+        if head is not None and head.verbatim is not None and not self._open and cycle.response_complete:
+            body = head.verbatim.body_in(data)
+            if body is not None:
+                inbound = Inbound(self, head, len(body))
+                self.cycle = inbound  # type: ignore[assignment]
+                inbound.receive(body)
+                inbound.has_turn = inbound.complete = True
+                inbound.start_if_ready()
+                return
         if len(data) <= _LARGEST_HEAD:
             self._parse(data)
             return
@@ -88,6 +107,8 @@ class Listener(HttpToolsProtocol):
                 self._parse(whole[start : start + _LARGEST_HEAD])
 
     def _parse(self, data: bytes | memoryview) -> None:
+        if not self._open:
+            self._first = bytes(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -98,6 +119,7 @@ class Listener(HttpToolsProtocol):
         else:
             if self._open and not self._deaf:
                 self._not_whole_yet(len(data))
+        self._first = b""
 
     def _stay_in_http(self, rest: bytes) -> None:
         """Serve a request that offers another protocol in this one, as its connection's last (RFC 9110, 7.8).
@@ -162,6 +184,8 @@ class Listener(HttpToolsProtocol):
             or head.version != parser.get_http_version()
         ):
             head = self._head = read_request_head(parser, self.url, self.headers, self.relay.by_segment)
+            if self._length is not None:
+                head.verbatim = verbatim(head, self._first)
         if head.upgrade:
             return
         if head.provider is None:
@@ -184,7 +208,7 @@ class Listener(HttpToolsProtocol):
             raise RequestTooLarge
         super().on_message_begin()
         self.url, self.expect_100_continue = head.target, head.expects_continue
-        self.headers += head.headers  # the scope holds this very list
+        self.headers.extend(head.headers)  # the scope holds this very list
         if length is not None:
             self.headers.append((b"content-length", b"%d" % length))
         self._page_body = 0
@@ -208,6 +232,7 @@ class Listener(HttpToolsProtocol):
             return
         self._open = False
         self._moved = True
+        self._first = b""  # the next request of this read does not begin with it
         inbound = self.cycle
         if not inbound.keep_alive:
             self._deaf = True
@@ -365,16 +390,5 @@ class Listener(HttpToolsProtocol):
 
 
 def listener_factory(relay: Relay) -> type[asyncio.Protocol]:
-    """The protocol class for uvicorn's ``http`` setting."""
-
-    class BoundListener(Listener):
-        def __init__(
-            self,
-            config: Config,
-            server_state: ServerState,
-            app_state: dict[str, Any],
-            _loop: asyncio.AbstractEventLoop | None = None,
-        ) -> None:
-            super().__init__(relay, config, server_state, app_state)
-
-    return BoundListener
+    """What makes a connection's protocol, for uvicorn's ``http`` setting; it only calls it."""
+    return cast("type[asyncio.Protocol]", partial(Listener, relay))

@@ -45,6 +45,7 @@ class Relay:
     def __init__(self, node: Node, writer: Writer) -> None:
         self.node = node
         self.writer = writer
+        writer.is_alone = self._is_alone
         self.pool = Pool(node.settings.connect_timeout)
         self.router = Router(node.settings, node.keyring, node.providers, self.pool)
         # What the first segment of a gateway path stands for.
@@ -62,6 +63,9 @@ class Relay:
         self._used: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+
+    def _is_alone(self) -> bool:
+        return len(self.active) <= 1
 
     def weights(self, plan: str) -> Mapping[str, float]:
         """A plan's weights of token kinds."""

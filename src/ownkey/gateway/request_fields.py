@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from ownkey.errors import InvalidRequest
+from ownkey.gateway.request_body import Body, OtherBody, OtherSection, Section, SectionedBody
 
 LARGEST_LIMIT = 10_000_000
 MOST_CHOICES = 128
@@ -76,101 +77,18 @@ _MEDIA = ("image", "input_", "inline", "file", "audio", "video", "document", "it
 
 def _marks(form: Form) -> re.Pattern[bytes]:
     """Finds, in one pass, the names we act on and what may be the beginning of an image or a file."""
-    names = "|".join(f'{name}"' for name in (*_COMMON, *form.limits, *form.choices, *form.section))
-    return re.compile(f'"(?:{names}|{"|".join(_MEDIA)})'.encode())
+    wanted = [f'{name}"' for name in (*_COMMON, *form.limits, *form.choices, *form.section)] + [*_MEDIA]
+    # By their first letter: most of what stands in quotes is ruled out by it.
+    groups = []
+    for first in sorted({name[0] for name in wanted}):
+        rest = "|".join(name[1:] for name in wanted if name[0] == first)
+        groups.append(f"{first}(?:{rest})")
+    return re.compile(f'"(?:{"|".join(groups)})'.encode())
 
 
 _MARKS: Mapping[str, re.Pattern[bytes]] = {kind: _marks(form) for kind, form in FORMS.items()}
 _MARKS_OTHERWISE = _marks(NO_FORM)
 _MEDIA_MARKS = frozenset(f'"{mark}'.encode() for mark in _MEDIA)
-
-
-_NOTHING = msgspec.Raw(b"")
-
-
-class Section(msgspec.Struct):
-    """Members that cap or multiply the output, wherever they stand; any JSON value at first."""
-
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    max_tokens_to_sample: Any = None
-    n: Any = None
-    best_of: Any = None
-    maxOutputTokens: Any = None
-    candidateCount: Any = None
-    candidate_count: Any = None
-    sampleCount: Any = None
-    sample_count: Any = None
-    responseSchema: msgspec.Raw = _NOTHING
-    responseJsonSchema: msgspec.Raw = _NOTHING
-
-
-class Body(Section):
-    """The top of a request body."""
-
-    model: Any = None
-    agent: Any = None
-    stream: Any = None
-    stream_options: Any = None
-    background: Any = None
-    deferred: Any = None
-    thinking: Any = None
-    prompt: msgspec.Raw = _NOTHING
-    prediction: msgspec.Raw = _NOTHING
-    # What the provider adds instructions for.
-    tools: msgspec.Raw = _NOTHING
-    functions: msgspec.Raw = _NOTHING
-    response_format: msgspec.Raw = _NOTHING
-    output_format: msgspec.Raw = _NOTHING
-    output_config: msgspec.Raw = _NOTHING
-    text: msgspec.Raw = _NOTHING
-    models: msgspec.Raw = _NOTHING
-    # What it keeps, or looks up, and reads besides.
-    previous_response_id: Any = None
-    previous_interaction_id: Any = None
-    conversation: Any = None
-    container: Any = None
-    cachedContent: Any = None
-    cached_content: Any = None
-    mcp_servers: Any = None
-    plugins: Any = None
-    search_parameters: Any = None
-    web_search_options: Any = None
-
-
-class SectionedBody(Body):
-    """The top of a request body whose limits stand in an object of their own (Gemini's)."""
-
-    generationConfig: Section | None = None
-    generation_config: Section | None = None
-    parameters: Section | None = None
-
-
-class OtherSection(Section):
-    """Amazon's, Cohere's and Ollama's names for the same. Apart, so that nobody else's requests pay for them."""
-
-    maxTokens: Any = None
-    max_new_tokens: Any = None
-    maxTokenCount: Any = None
-    numberOfImages: Any = None
-    num_predict: Any = None
-
-
-class OtherBody(SectionedBody):
-    """The top of a request body of Amazon's, Cohere's or Ollama's."""
-
-    maxTokens: Any = None
-    max_gen_len: Any = None
-    numResults: Any = None
-    num_generations: Any = None
-    inferenceConfig: OtherSection | None = None
-    textGenerationConfig: OtherSection | None = None
-    imageGenerationConfig: OtherSection | None = None
-    options: OtherSection | None = None
-    toolConfig: msgspec.Raw = _NOTHING
-    conversation_id: Any = None
-    connectors: Any = None
 
 
 _bodies = msgspec.json.Decoder(Body)

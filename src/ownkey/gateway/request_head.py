@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 import httptools
@@ -29,7 +30,33 @@ _USUAL_CONNECTION = (b"keep-alive", b"close")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # Never TRACE, whose reply repeats the request, the provider's credential in it.
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_END_OF_HEAD = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length: *(?=[0-9]+\r)", re.IGNORECASE)
+_LONGEST_LENGTH = 10
 _TOKEN_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
+
+
+class Verbatim(NamedTuple):
+    """The bytes of a head, but for the number that says how long its body is."""
+
+    before: bytes
+    after: bytes
+
+    def body_in(self, data: bytes) -> bytes | None:
+        """The body of a request that is all of ``data``, if its head has just these bytes; else None.
+
+        What was parsed once is parsed the same again: only the length, which may be another, has to be read.
+        """
+        if not data.startswith(self.before):
+            return None
+        start = len(self.before)
+        end = data.find(b"\r", start, start + _LONGEST_LENGTH)
+        if end < 0 or not data.startswith(self.after, end):
+            return None
+        length, begins = data[start:end], end + len(self.after)
+        if not length.isdigit() or len(data) != begins + int(length):
+            return None
+        return data[begins:]
 
 
 @dataclass(slots=True)
@@ -39,7 +66,7 @@ class RequestHead:
     ``fields`` have their names in lower case, without the length of the body, which is the request's own; ``headers``
     are those without what ``Connection`` names, which is for this hop only. Without a ``provider`` it is for the
     pages. ``refusal`` is what is wrong with a request for the gateway, to be said when its turn has come; otherwise
-    ``call`` and ``caller`` are there.
+    ``call`` and ``caller`` are there. ``verbatim`` is there if the next one may be known by its bytes alone.
     """
 
     method: bytes
@@ -55,6 +82,7 @@ class RequestHead:
     call: Head | None = None
     caller: Caller | None = None
     refusal: OwnkeyError | None = None
+    verbatim: Verbatim | None = None
 
 
 def read_request_head(
@@ -82,6 +110,27 @@ def read_request_head(
         except OwnkeyError as error:
             head.refusal = error.with_traceback(None)  # which would keep everything that was read
     return head
+
+
+def verbatim(head: RequestHead, data: bytes) -> Verbatim | None:
+    """The bytes of a head at the beginning of ``data``, if a request that repeats them needs no reading of its own.
+
+    That is one for the gateway, whose body has a length, and whose connection goes on with nothing to be said before.
+    """
+    end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+    lines = data[:end]
+    lengths = _LENGTH.findall(lines)
+    # Its lines are those that the parser saw: the first, the fields and the length, and the blank one.
+    seen = len(head.fields) + 3
+    if len(lengths) != 1 or lines.count(b"\n") != seen or lines.count(b"\r") != seen:
+        return None
+    if not lines.startswith(b"%b %b HTTP/" % (head.method, head.target)):
+        return None
+    if head.call is None or not head.keep_alive or head.expects_continue or head.upgrade:
+        return None
+    before, _, after = lines.partition(lengths[0])
+    digits = len(after) - len(after.lstrip(b"0123456789"))
+    return Verbatim(before + lengths[0], after[digits:])
 
 
 def _read_call(head: RequestHead, provider: Provider, query: bytes) -> None:

@@ -17,7 +17,8 @@ from ownkey.credentials import Secret
 from ownkey.errors import OwnkeyError, ProviderFailed, ProviderKeyRejected, ProviderNotAvailable
 from ownkey.gateway.access_tokens import AccessTokens
 from ownkey.gateway.call import Call
-from ownkey.gateway.upstream import Origin, Pool
+from ownkey.gateway.origin import Origin
+from ownkey.gateway.upstream import Pool
 from ownkey.metering.reservations import Admission, Admit, Caller, KeyRow
 from ownkey.providers.addresses import AddressRefused
 from ownkey.providers.directory import Directory

@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from ownkey.gateway import sse
+from ownkey.gateway.dialects.openai_documents import UsageChunk
 from ownkey.gateway.json_scan import UNREADABLE
 
 # Two line ends in a row, whatever their kind. A lone CR at the end of the data may become CRLF, so it is no end yet;
@@ -21,12 +22,7 @@ _BLANK_LINES = re.compile(rb"[\r\n]+")
 _LARGEST_EVENT = 65_536
 
 
-class _Chunk(msgspec.Struct):
-    choices: list[msgspec.Raw] | None = None
-    usage: dict[str, msgspec.Raw] | None = None
-
-
-_chunks = msgspec.json.Decoder(_Chunk)
+_chunks = msgspec.json.Decoder(UsageChunk)
 
 
 def _mentions_usage(data: bytes) -> bool:

@@ -7,12 +7,13 @@ arithmetic decides each admission exactly, in order; what is written in the end 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ownkey.access import Role
 from ownkey.errors import Forbidden, NotAuthenticated, OwnkeyError, ProviderNotAvailable, Unavailable
 from ownkey.metering.allowances import Balance
+from ownkey.metering.copies import Copies, Known
 from ownkey.metering.reservations import (
     LEASE_SECONDS,
     Admission,
@@ -26,12 +27,11 @@ from ownkey.metering.reservations import (
     request_limit_reached,
 )
 from ownkey.metering.settlement import Release, Renew, Settle
-from ownkey.metering.store import AbandonedRow, CallerRow, EntryRow, HeldRow, Moment, ReservationRow, Store
+from ownkey.metering.store import AbandonedRow, CallerRow, EntryRow, Foretold, HeldRow, Moment, ReservationRow, Store
 from ownkey.metering.usage import Usage, charge
 from ownkey.plans import Catalogue, Plan
 
 GATEWAY_SCOPE = "gateway"
-_MOST_COPIES = 200_000
 _NO_HOLD = Hold(0, None)
 
 
@@ -42,30 +42,6 @@ class Reap:
 
 Command = Admit | CurrentKey | Settle | Release | Renew | Reap
 Outcome = Admission | OwnkeyError | KeyRow | int | None
-
-
-class Known(NamedTuple):
-    """A caller as remembered: its row, its plan, and whether it may call; if not, ``refusal_of`` says why."""
-
-    row: CallerRow
-    plan: Plan | None
-    admissible: bool
-
-
-@dataclass(slots=True)
-class Copies:
-    """Rows read before, good for as long as the facts' version stands; the version is read in every transaction."""
-
-    version: int = -1
-    callers: dict[Caller, Known | None] = field(default_factory=dict)
-    keys: dict[tuple[str, str], KeyRow | None] = field(default_factory=dict)
-
-    def good_for(self, version: int) -> None:
-        """Forget everything if something changed since, or if it has become too much."""
-        if version != self.version or len(self.callers) + len(self.keys) > _MOST_COPIES:
-            self.callers.clear()
-            self.keys.clear()
-            self.version = version
 
 
 class Batch:
@@ -97,13 +73,22 @@ class Batch:
         for command in commands:
             of[type(command)].append(command)
         admits, settles, releases = of[Admit], of[Settle], of[Release]
+        asked = [command.request_id for command in settles if command.provider_key_id is None]
+        asked += [command.request_id for command in releases]
+
+        def foretell() -> Foretold:
+            # A renewal or the reaper locks reservations, and of what a release holds nothing is known yet: first those.
+            if of[Renew] or of[Reap] or releases:
+                return Foretold(asked)
+            return self.copies.foretell(asked, settles, admits)
+
         try:
-            self.moment = self.store.begin()
+            self.moment = self.store.begin(foretell)
             self.lease_until = self.moment.now_ms + LEASE_SECONDS * 1000
-            self.copies.good_for(self.moment.version)
+            self.copies.good_for(self.moment)
             self._renew(of[Renew])
             # A settlement that is here takes its reservation before the reaper looks for dead nodes' ones.
-            taken = self._take(settles, releases)
+            taken = {row.request_id: row for row in self.store.take_reservations(asked)} if asked else {}
             reaped = self.store.take_expired(self.moment.now_ms) if of[Reap] else ()
             late = self._late(settles, releases, taken)
             callers = self._callers_of(admits)
@@ -137,11 +122,6 @@ class Batch:
     def _renew(self, renewals: Sequence[Renew]) -> None:
         """First of all, so that a call that just showed life is not taken for abandoned."""
         self.store.renew([(command.observed, self.lease_until, command.request_id) for command in renewals])
-
-    def _take(self, settles: Sequence[Settle], releases: Sequence[Release]) -> dict[str, HeldRow]:
-        asked = [command.request_id for command in settles if command.provider_key_id is None]
-        asked += [command.request_id for command in releases]
-        return {row.request_id: row for row in self.store.take_reservations(asked)} if asked else {}
 
     def _late(
         self, settles: Sequence[Settle], releases: Sequence[Release], taken: Mapping[str, HeldRow]

@@ -28,6 +28,7 @@ from ownkey.metering.store import (
     AbandonedRow,
     CallerRow,
     EntryRow,
+    Foretold,
     HeldRow,
     Moment,
     ReservationRow,
@@ -91,6 +92,8 @@ def _chunks(values: Sequence[Any]) -> list[Sequence[Any]]:
 class SqliteStore:
     """A store on an SQLite file."""
 
+    is_local = True
+
     def __init__(self, path: str, synchronous: str) -> None:
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
@@ -125,7 +128,7 @@ class SqliteStore:
                 self._db.execute, _insertion(into, len(part[0]), size, conflict), tuple(chain.from_iterable(part))
             )
 
-    def begin(self) -> Moment:
+    def begin(self, foretell: Callable[[], Foretold]) -> Moment:
         self._asked(self._db.execute, "BEGIN IMMEDIATE")
         row = self._all(
             "SELECT version, strftime('%Y-%m', 'now'), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) "

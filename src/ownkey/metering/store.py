@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ownkey.metering.reservations import Caller, KeyRow
@@ -15,6 +15,17 @@ class Moment(NamedTuple):
     version: int
     period: str
     now_ms: int
+
+
+class Foretold(NamedTuple):
+    """What a batch will ask for, as far as that can be told before its transaction; ``balances`` are in order.
+
+    It is a guess that costs nothing but time when it is wrong.
+    """
+
+    reservations: Sequence[str]
+    balances: Sequence[tuple[str, str]] = ()
+    requests: Sequence[tuple[str, str]] = ()
 
 
 class CallerRow(NamedTuple):
@@ -120,7 +131,7 @@ class StoreFailed(Exception):
 
 
 class Contended(Exception):
-    """Another node was in the way; nothing was done, and the same batch may be tried again at once."""
+    """Another node was in the way, or the batch was foretold wrong; nothing was done, and it may be tried again."""
 
 
 class Store(Protocol):
@@ -130,8 +141,15 @@ class Store(Protocol):
     its driver's own error.
     """
 
-    def begin(self) -> Moment:
-        """Open the transaction, ready to write."""
+    is_local: bool
+    """Whether the database is a file here, not a server that could keep us waiting for ever."""
+
+    def begin(self, foretell: Callable[[], Foretold]) -> Moment:
+        """Open the transaction, ready to write.
+
+        A store whose database is a round trip away takes, locks and reads what is foretold at once. Locks are taken in
+        one order by all nodes: first reservations, then balances in the order of their keys.
+        """
 
     def commit(self) -> None:
         """Make it durable."""

@@ -1,23 +1,24 @@
 """The two trips of every request, many requests a transaction (group commit).
 
 What waits together commits together: while one batch is with the database, commands gather for the next. A thread
-owns the connection, so that a slow disk holds up admissions but no running stream. Nothing is answered before its
-transaction has been committed.
+works on them, so that a slow disk holds up admissions but no running stream; only where there is none, a lone command
+is done at once. Nothing is answered before its transaction has been committed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from types import TracebackType
 from typing import Any, cast
 
 import structlog
 
 from ownkey.errors import Internal, OwnkeyError, Unavailable
-from ownkey.metering.batch import Batch, Command, Copies, Outcome, Reap
+from ownkey.metering.batch import Batch, Command, Outcome, Reap
+from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import LEASE_SECONDS, Admission, Admit, CurrentKey, KeyRow
 from ownkey.metering.settlement import Release, Renew, Settle
 from ownkey.metering.store import Contended, Store, StoreFailed
@@ -52,24 +53,26 @@ class Writer:
         self._queue: SimpleQueue[tuple[list[Waiting], list[Command]] | None] = SimpleQueue()
         self._in_flight: list[Waiting] = []
         self._watch: asyncio.TimerHandle | None = None
-        self._thread = threading.Thread(target=self._work, name="metering-writer", daemon=True)
+        self._worker = threading.Thread(target=self._work, name="metering-writer", daemon=True)
         self._waiting: list[Waiting] = []
         self._turns: list[asyncio.Future[None]] = []
         self._busy = False
         self._reap_after = 0.0
         self.down = False
+        # Whether no call but the one that asks is under way in this process.
+        self.is_alone: Callable[[], bool] = lambda: False
 
     async def start(self) -> None:
         """Begin to work on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._worker.start()
 
     async def stop(self) -> None:
         """Finish what waits (for ever if the database is away: bound it with a time-out), then end the thread."""
         while self._waiting or self._busy:  # noqa: ASYNC110 - once in a process's life
             await asyncio.sleep(0.01)
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._worker.join)
 
     # What callers ask
 
@@ -148,29 +151,24 @@ class Writer:
         else:
             future.set_exception(_away())
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Between two batches: nothing is admitted inside, and every call admitted before it has been sent.
+    def turn(self) -> Turn:
+        """Between two batches: nothing is admitted inside, and every call admitted before it has been sent."""
+        return Turn(self)
 
-        Raises ``Unavailable`` while the database is away.
-        """
+    def _asked_for_turn(self) -> asyncio.Future[None]:
         if self.down:
             raise _away()
         future: asyncio.Future[None] = self._loop.create_future()
         self._turns.append(future)
         self._go_on()
-        try:
-            await future
-            async with asyncio.timeout(_TURN_SECONDS):
-                yield
-        except TimeoutError as error:
-            raise _away() from error
-        finally:
-            if future in self._turns:
-                self._turns.remove(future)
-            elif not future.cancelled() and future.exception() is None:
-                self._busy = False
-                self._go_on()
+        return future
+
+    def _turn_over(self, future: asyncio.Future[None]) -> None:
+        if future in self._turns:
+            self._turns.remove(future)
+        elif not future.cancelled() and future.exception() is None:
+            self._busy = False
+            self._go_on()
 
     # The queue
 
@@ -195,8 +193,19 @@ class Writer:
 
     def _send(self) -> None:
         self._in_flight, self._waiting = self._waiting, []
+        commands = [command for command, _, _ in self._in_flight]
+        if (
+            len(commands) == 1
+            and not self.down
+            and self._store is not None
+            and self._store.is_local
+            and self.is_alone()
+        ):
+            # Nobody is there whom a slow disk could hold up, and two changes of threads cost as much as the work.
+            self._finish(self._in_flight, self._run(commands))
+            return
         self._watch = self._loop.call_later(_PATIENCE_SECONDS, self._give_up)
-        self._queue.put((self._in_flight, [command for command, _, _ in self._in_flight]))
+        self._queue.put((self._in_flight, commands))
 
     def _give_up(self) -> None:
         """The database hangs: tell everybody who waits that it is away. What was sent to it may still be done."""
@@ -296,6 +305,41 @@ class Writer:
     def _probe(self) -> None:
         self._waiting.append((Renew("", 0), Writer._renewed, None))
         self._send()
+
+
+class Turn:
+    """One turn of a writer; the body of its ``async with`` has five seconds.
+
+    Raises ``Unavailable`` while the database is away, and when the time is over.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._future: asyncio.Future[None]
+        self._limit: asyncio.Timeout
+
+    async def __aenter__(self) -> None:
+        """Wait for it."""
+        self._future = self._writer._asked_for_turn()
+        try:
+            await self._future
+            self._limit = await asyncio.timeout(_TURN_SECONDS).__aenter__()
+        except BaseException:
+            self._writer._turn_over(self._future)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let the batches go on."""
+        try:
+            await self._limit.__aexit__(kind, error, traceback)
+        except TimeoutError as late:
+            raise _away() from late
+        finally:
+            self._writer._turn_over(self._future)
+        if isinstance(error, TimeoutError):
+            raise _away() from error
 
 
 def _nothing() -> None:

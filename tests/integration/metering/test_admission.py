@@ -19,7 +19,8 @@ from ownkey.errors import (
     RequestLimitReached,
 )
 from ownkey.metering import ledger
-from ownkey.metering.batch import Batch, Copies
+from ownkey.metering.batch import Batch
+from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import Admission, Caller, CurrentKey
 from ownkey.metering.settlement import Release, Renew
 from ownkey.metering.sqlite_store import SqliteStore

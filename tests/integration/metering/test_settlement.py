@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import delete, text, update
+from sqlalchemy import URL, delete, text, update
 
 from ownkey import clock
 from ownkey.db import tables
 from ownkey.db.engine import Database
-from ownkey.errors import AllowanceExhausted, Unavailable
+from ownkey.errors import AllowanceExhausted, OwnkeyError, Unavailable
 from ownkey.metering import allowances, ledger, usage_events
-from ownkey.metering.batch import Batch, Copies
-from ownkey.metering.reservations import Caller
+from ownkey.metering.batch import Batch
+from ownkey.metering.copies import Copies
+from ownkey.metering.reservations import Admission, Caller
 from ownkey.metering.settlement import Renew
 from tests.integration.metering.desk import Desk, open_desk, open_store
 
@@ -293,13 +294,49 @@ async def test_a_database_that_hangs_is_away_within_a_second(database: Database)
                 assert desk.writer.down
                 assert isinstance(await desk.ask(), Unavailable)
                 assert asyncio.get_running_loop().time() - started < 3
-        for _ in range(100):
-            if not desk.writer.down:
-                break
-            await asyncio.sleep(0.1)
+        await until_back(desk)
         await desk.admitted()
         assert await desk.balance() == (10_000, 400, 1_500)
         assert await ledger.verify(database) == []
+
+
+async def test_a_lone_call_is_metered_all_the_same(sqlite_url: URL) -> None:
+    """With nobody else there it is done without the thread; a database that hangs is away within a second then, too."""
+    database = Database(sqlite_url, synchronous="OFF")
+    async with open_desk(database) as desk:
+        await desk.admitted()  # the thread opens the connection
+        desk.writer.is_alone = lambda: True
+        running: list[Admission | OwnkeyError] = []
+        desk.writer.admit(desk.command(), running.append)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        admission = running.pop()  # within this turn of the loop
+        assert isinstance(admission, Admission)
+        await desk.settle(admission, output=300)
+        assert await desk.balance() == (10_000, 400, 1_500)
+        async with database.engine.connect() as blocker:
+            await blocker.execution_options(ownkey_write=True)
+            async with blocker.begin():
+                await blocker.execute(text("UPDATE allowances SET used_tokens = used_tokens"))
+                assert isinstance(await desk.ask(), Unavailable)
+                assert desk.writer.down
+                for _ in range(20):  # the loop goes on while the thread asks for the database
+                    started = asyncio.get_running_loop().time()
+                    assert isinstance(await desk.ask(), Unavailable)
+                    await asyncio.sleep(0.05)
+                    assert asyncio.get_running_loop().time() - started < 0.5
+        await until_back(desk)
+        await desk.admitted()
+        assert await ledger.verify(database) == []
+    await database.close()
+
+
+async def until_back(desk: Desk) -> None:
+    """Wait until the writer has its database again."""
+    for _ in range(100):
+        if not desk.writer.down:
+            return
+        await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize("model", ["", "NULL", 'a "quoted", {braced} one', "back\\slash\\", "é–🌉", "'; --", "%s"])

@@ -8,15 +8,16 @@ cache-write tokens stand beside ``input_tokens``, not inside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from ownkey.errors import OwnkeyError
 from ownkey.gateway import sse
+from ownkey.gateway.dialects.anthropic_documents import Document, Event
+from ownkey.gateway.dialects.counts import count
 from ownkey.gateway.dialects.dialect import Headers, Message
 from ownkey.gateway.dialects.error_shapes import extra_members, words_for
-from ownkey.gateway.dialects.reported import Reported, count
+from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.json_scan import UNREADABLE, text_bytes
 from ownkey.metering.usage import Usage
 
@@ -27,59 +28,8 @@ _MARKER = b'"usage"'
 CHAT_MAX_TOKENS = 8_192
 
 
-class _CacheCreation(msgspec.Struct):
-    ephemeral_5m_input_tokens: Any = None
-    ephemeral_1h_input_tokens: Any = None
-
-
-class _OutputDetails(msgspec.Struct):
-    thinking_tokens: Any = None
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: Any = None
-    output_tokens: Any = None
-    cache_creation_input_tokens: Any = None
-    cache_read_input_tokens: Any = None
-    cache_creation: _CacheCreation | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-
-class _Message(msgspec.Struct):
-    usage: _Usage | None = None
-
-
-class _Stop(msgspec.Struct):
-    stop_reason: Any = None
-
-
-class _Document(msgspec.Struct):
-    type: str | None = None
-    usage: _Usage | None = None
-    message: _Message | None = None
-    delta: _Stop | None = None
-
-
-class _Delta(msgspec.Struct):
-    type: str | None = None
-    text: str | None = None
-    thinking: str | None = None
-    partial_json: str | None = None
-
-
-class _Block(msgspec.Struct):
-    name: str | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str | None = None
-    delta: _Delta | None = None
-    content_block: _Block | None = None
-    completion: str | None = None
-
-
-_documents = msgspec.json.Decoder(_Document)
-_events = msgspec.json.Decoder(_Event)
+_documents = msgspec.json.Decoder(Document)
+_events = msgspec.json.Decoder(Event)
 
 
 def _read(payload: bytes) -> Reported | None:

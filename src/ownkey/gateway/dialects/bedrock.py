@@ -19,10 +19,11 @@ import msgspec
 
 from ownkey.errors import OwnkeyError
 from ownkey.gateway.dialects.anthropic import ANTHROPIC
+from ownkey.gateway.dialects.counts import count
 from ownkey.gateway.dialects.dialect import Headers, Message
 from ownkey.gateway.dialects.error_shapes import extra_members, words_for
 from ownkey.gateway.dialects.openai import OPENAI
-from ownkey.gateway.dialects.reported import Reported, count
+from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.event_frames import FrameCutter, FramesBroken, frame
 from ownkey.gateway.json_scan import UNREADABLE, text_bytes
 from ownkey.metering.usage import Usage

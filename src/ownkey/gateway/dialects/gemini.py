@@ -8,7 +8,6 @@ tool-use prompts beside the prompt, cached input inside the prompt. A stream is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -16,56 +15,20 @@ from ownkey.errors import OwnkeyError
 from ownkey.gateway import sse
 from ownkey.gateway.dialects.dialect import Headers, Message
 from ownkey.gateway.dialects.error_shapes import extra_members, words_for
-from ownkey.gateway.dialects.gemini_usage import Chunk, read_chunk
+from ownkey.gateway.dialects.gemini_documents import Chunk, Event, Part
+from ownkey.gateway.dialects.gemini_usage import read_chunk
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.json_scan import UNREADABLE, JsonScan, text_bytes
 from ownkey.metering.usage import Usage
 
 # Text to which the shortest generated image compares in tokens (1,290 tokens at four bytes each).
 _IMAGE_AS_TEXT_BYTES = 1_290 * 4
-_NOTHING = msgspec.Raw(b"")
 _MARKER = b'"usage'  # "usageMetadata", and an interaction's "usage"
-
-
-class _FunctionCall(msgspec.Struct, rename="camel"):
-    name: str | None = None
-    args: msgspec.Raw = _NOTHING
-    partial_args: msgspec.Raw = _NOTHING
-
-
-class _Part(msgspec.Struct, rename="camel"):
-    text: str | None = None
-    thought: bool | None = None
-    function_call: _FunctionCall | None = None
-    executable_code: msgspec.Raw = _NOTHING
-    inline_data: msgspec.Raw = _NOTHING
-
-
-class _Content(msgspec.Struct):
-    parts: list[_Part] | None = None
-
-
-class _Candidate(msgspec.Struct, rename="camel"):
-    content: _Content | None = None
-    finish_reason: Any = None
-
-
-class _InteractionDelta(msgspec.Struct):
-    type: str | None = None
-    text: str | None = None
-    arguments: msgspec.Raw = _NOTHING
-
-
-class _Event(msgspec.Struct):
-    candidates: list[_Candidate] | None = None
-    event_type: str | None = None
-    delta: _InteractionDelta | None = None
-    error: Any = None
 
 
 _bodies = msgspec.json.Decoder(Chunk | list[Chunk])
 _chunks = msgspec.json.Decoder(Chunk)
-_events = msgspec.json.Decoder(_Event)
+_events = msgspec.json.Decoder(Event)
 
 
 def _length(value: str | msgspec.Raw | None) -> int:
@@ -74,7 +37,7 @@ def _length(value: str | msgspec.Raw | None) -> int:
     return len(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else len(value)
 
 
-def _written(part: _Part) -> int:
+def _written(part: Part) -> int:
     written = _length(part.text) + _length(part.executable_code)
     if part.function_call is not None:
         call = part.function_call

@@ -5,63 +5,12 @@ Thoughts stand beside the candidates and tool-use prompts beside the prompt; cac
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
-from ownkey.gateway.dialects.reported import Reported, count, reconciled
+from ownkey.gateway.dialects.counts import count, reconciled
+from ownkey.gateway.dialects.gemini_documents import Chunk, Interaction, Metadata
+from ownkey.gateway.dialects.reported import Reported
 
 
-class _Metadata(msgspec.Struct, rename="camel"):
-    prompt_token_count: Any = None
-    candidates_token_count: Any = None
-    thoughts_token_count: Any = None
-    cached_content_token_count: Any = None
-    tool_use_prompt_token_count: Any = None
-    total_token_count: Any = None
-
-
-class _Interaction(msgspec.Struct):
-    total_input_tokens: Any = None
-    total_output_tokens: Any = None
-    total_thought_tokens: Any = None
-    total_cached_tokens: Any = None
-    total_tool_use_tokens: Any = None
-    total_tokens: Any = None
-
-
-class _Holder(msgspec.Struct):
-    usage: _Interaction | None = None
-
-
-class _Ended(msgspec.Struct, rename="camel"):
-    finish_reason: Any = None
-
-
-class _Statistics(msgspec.Struct):
-    token_count: Any = None
-
-
-class _Embedding(msgspec.Struct):
-    statistics: _Statistics | None = None
-
-
-class _Prediction(msgspec.Struct):
-    embeddings: _Embedding | None = None
-
-
-class Chunk(msgspec.Struct):
-    """The members of a reply, or of one chunk of a stream, that usage can be in."""
-
-    usage_metadata: _Metadata | None = msgspec.field(default=None, name="usageMetadata")
-    candidates: list[_Ended] | None = None
-    prompt_feedback: Any = msgspec.field(default=None, name="promptFeedback")
-    usage: _Interaction | None = None
-    interaction: _Holder | None = None
-    predictions: list[_Prediction] | None = None
-
-
-def _read_metadata(usage: _Metadata, final: bool) -> Reported | None:
+def _read_metadata(usage: Metadata, final: bool) -> Reported | None:
     prompt, tools = count(usage.prompt_token_count), count(usage.tool_use_prompt_token_count)
     candidates, thoughts = count(usage.candidates_token_count), count(usage.thoughts_token_count)
     total = count(usage.total_token_count)
@@ -74,7 +23,7 @@ def _read_metadata(usage: _Metadata, final: bool) -> Reported | None:
     return Reported(incoming, outgoing, cached, None, thoughts, final=final)
 
 
-def _read_interaction(usage: _Interaction) -> Reported | None:
+def _read_interaction(usage: Interaction) -> Reported | None:
     written, thoughts = count(usage.total_output_tokens), count(usage.total_thought_tokens)
     prompt, tools = count(usage.total_input_tokens), count(usage.total_tool_use_tokens)
     total = count(usage.total_tokens)

@@ -7,7 +7,6 @@ middle is a ``data:`` object with an ``error`` member: OpenAI's SDK raises on it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -15,7 +14,8 @@ from ownkey.errors import OwnkeyError
 from ownkey.gateway import sse
 from ownkey.gateway.dialects.dialect import Headers, Message
 from ownkey.gateway.dialects.error_shapes import extra_members, words_for
-from ownkey.gateway.dialects.openai_usage import Document, decode, read_document
+from ownkey.gateway.dialects.openai_documents import Delta, Document, ErrorEvent, Event
+from ownkey.gateway.dialects.openai_usage import decode, read_document
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.json_scan import UNREADABLE, text_bytes
 from ownkey.metering.usage import Usage
@@ -25,42 +25,8 @@ _CHAT_ENDS = (b"[DONE]",)
 _RESPONSE_ENDS = (b"[DONE]", b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 
 
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    function: _Function | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    function_call: _Function | None = None
-
-
-class _Choice(msgspec.Struct):
-    delta: _Delta | None = None
-    text: str | None = None
-
-
-class _Event(msgspec.Struct):
-    choices: list[_Choice] | None = None
-    type: str | None = None
-    delta: str | None = None
-
-
-class _ErrorEvent(msgspec.Struct):
-    error: Any = None
-    type: str | None = None
-
-
-_events = msgspec.json.Decoder(_Event)
-_errors = msgspec.json.Decoder(_ErrorEvent)
+_events = msgspec.json.Decoder(Event)
+_errors = msgspec.json.Decoder(ErrorEvent)
 
 
 def _length(text: str | None) -> int:
@@ -69,7 +35,7 @@ def _length(text: str | None) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _delta_length(delta: _Delta) -> int:
+def _delta_length(delta: Delta) -> int:
     if delta.content:
         return _length(delta.content)
     length = (_length(delta.reasoning_content) or _length(delta.reasoning)) + _length(delta.refusal)

@@ -12,80 +12,17 @@ from typing import Any
 
 import msgspec
 
-from ownkey.gateway.dialects.reported import Reported, count, reconciled
+from ownkey.gateway.dialects.counts import count, reconciled
+from ownkey.gateway.dialects.openai_documents import Count, Counts, Details, Document, Ended, Groq, Nested, Units
+from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.estimates import AUDIO_TOKENS_PER_SECOND
 from ownkey.gateway.json_scan import UNREADABLE
 
-Count = int | float | None
+_NO_DETAILS = Details()
+_NO_UNITS = Units()
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: Count = None
-    cache_write_tokens: Count = None
-    reasoning_tokens: Count = None
-
-
-class _Units(msgspec.Struct):
-    input_tokens: Count = None
-    output_tokens: Count = None
-
-
-class Usage(msgspec.Struct):
-    """Every spelling of ``usage`` that was met, in one shape; what a provider leaves out is None."""
-
-    prompt_tokens: Count = None
-    completion_tokens: Count = None
-    input_tokens: Count = None
-    output_tokens: Count = None
-    total_tokens: Count = None
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
-    output_tokens_details: _Details | None = None
-    prompt_cache_hit_tokens: Count = None  # DeepSeek
-    cached_tokens: Count = None  # Cohere, Moonshot
-    num_cached_tokens: Count = None  # Mistral
-    reasoning_tokens: Count = None  # Perplexity
-    seconds: Count = None  # transcription billed by duration
-    prompt_audio_seconds: Count = None  # Mistral, beside tokens
-    billed_units: _Units | None = None  # Cohere
-    tokens: _Units | None = None
-
-
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-
-
-class _Groq(msgspec.Struct):
-    usage: Usage | None = None
-
-
-class _Nested(msgspec.Struct):
-    usage: Usage | None = None
-    meta: Usage | None = None
-
-
-class Document(msgspec.Struct):
-    """The members of a reply, or of one event, that usage can be in."""
-
-    usage: Usage | None = None
-    choices: list[_Choice] | None = None
-    type: str | None = None
-    x_groq: _Groq | None = None
-    response: _Nested | str | None = None
-    delta: _Nested | str | None = None
-    meta: Usage | None = None
-    prompt_eval_count: Count = None
-    eval_count: Count = None
-    task: str | None = None  # of a transcription in detail, which has its duration (OpenAI, Groq)
-    duration: Count = None
-
-
-_NO_DETAILS = _Details()
-_NO_UNITS = _Units()
-
-
-def _reported(usage: Usage, final: bool) -> Reported | None:
+def _reported(usage: Counts, final: bool) -> Reported | None:
     """One usage object, read; None if it holds no figure."""
     incoming, outgoing, total = usage.prompt_tokens, usage.completion_tokens, count(usage.total_tokens)
     if incoming is None and outgoing is None:
@@ -114,7 +51,7 @@ def _of_sound(seconds: Count) -> Reported | None:
     return None if whole is None else Reported(whole * AUDIO_TOKENS_PER_SECOND, 0, final=True)
 
 
-def _is_last(choices: list[_Choice] | None) -> bool:
+def _is_last(choices: list[Ended] | None) -> bool:
     """Whether no more can be written after a document with these choices."""
     if not choices:
         return True
@@ -131,8 +68,8 @@ def read_document(found: Document) -> Reported | None:
         if reported is not None:
             return reported
     for nested in (found.response, found.delta, found.x_groq):
-        if isinstance(nested, _Nested | _Groq):
-            usage = nested.usage or (nested.meta if isinstance(nested, _Nested) else None)
+        if isinstance(nested, Nested | Groq):
+            usage = nested.usage or (nested.meta if isinstance(nested, Nested) else None)
             if usage is not None and (reported := _reported(usage, True)) is not None:
                 return reported
     if found.meta is not None and (reported := _reported(found.meta, True)) is not None:
@@ -163,17 +100,17 @@ def decode(data: bytes) -> Document | None:
 
 
 _SHAPES: dict[str, Any] = {
-    "usage": Usage,
-    "meta": Usage,
-    "x_groq": _Groq,
-    "response": _Nested,
-    "delta": _Nested,
-    "billed_units": _Units,
-    "tokens": _Units,
-    "prompt_tokens_details": _Details,
-    "completion_tokens_details": _Details,
-    "input_tokens_details": _Details,
-    "output_tokens_details": _Details,
+    "usage": Counts,
+    "meta": Counts,
+    "x_groq": Groq,
+    "response": Nested,
+    "delta": Nested,
+    "billed_units": Units,
+    "tokens": Units,
+    "prompt_tokens_details": Details,
+    "completion_tokens_details": Details,
+    "input_tokens_details": Details,
+    "output_tokens_details": Details,
 }
 
 
