@@ -96,7 +96,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         pass
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
+        if not self._ends:  # what unwinds in a node that has just been killed is no failure of its
+            self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
 
 
 def give_sqlite(store: SqliteStore, clock: Clock) -> None:
@@ -116,7 +117,7 @@ class PostgresClock:
     """The same on PostgreSQL: a function that stands before the built-in one on the search path of a connection."""
 
     def __init__(self, store: PostgresStore, clock: Clock) -> None:
-        self._db = store._db
+        self._db = store._link._driver
         self._clock = clock
         self._db.execute("SET search_path = virtual, pg_catalog, public")
 

@@ -137,7 +137,7 @@ class Oracle:
             arrived = sum(call.at_least for call in self.requests[command.request_id].calls)
             self._notes[command.request_id, command.observed] = arrived
 
-    def decided(self, node: SimulatedNode, commands: Sequence[Command], outcomes: Sequence[object]) -> None:
+    def decided(self, commands: Sequence[Command], outcomes: Sequence[object]) -> None:
         """A batch has come to an end: whom it admitted and whom not, by what is true at this moment."""
         for command, outcome in zip(commands, outcomes, strict=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, OwnkeyError | StoreFailed):
