@@ -19,6 +19,7 @@ from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import Admit, Hold
 from ownkey.metering.settlement import Renew, Settle
 from ownkey.metering.sqlite_store import SqliteStore
+from ownkey.metering.store import Moment
 from ownkey.metering.writer import Writer
 
 Mutation = Callable[[pytest.MonkeyPatch, Path], None]
@@ -93,8 +94,8 @@ def charged_at_settlements_month(patch: pytest.MonkeyPatch, file: Path) -> None:
 def copies_kept(patch: pytest.MonkeyPatch, file: Path) -> None:
     """Who may call and with which key is read once and believed for ever."""
 
-    def keep(self: Copies, version: int) -> None:
-        self.version = version
+    def keep(self: Copies, moment: Moment) -> None:
+        self.version, self.period = moment.version, moment.period
 
     patch.setattr(Copies, "good_for", keep)
 

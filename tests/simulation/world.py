@@ -252,6 +252,7 @@ class World:
             troubled=node.trouble,
             tell=tell,
             committed=self.oracle.committed,
+            kill=lambda: self.kill(node),
         )
         return faulty
 
