@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import ForeignKeyConstraint
 
+from ownkey.db import usage_tables  # noqa: F401 - so that the metadata has all
 from ownkey.db.tables import metadata
 
 WITHOUT_ORGANIZATION = {

@@ -12,6 +12,8 @@ from sqlalchemy import insert
 from ownkey import clock
 from ownkey.credentials import Secret
 from ownkey.db.tables import allowances, usage_events
+from ownkey.metering import alerts
+from ownkey.metering.alerts import Lookout
 from ownkey.metering.usage_events import DayUsage
 from ownkey.node import Node
 from ownkey.providers import registry
@@ -167,6 +169,33 @@ async def test_used_up_with_an_own_key(node: Node, acme: Acme, client_for: Calla
     openai = registry.PROVIDERS["openai"]
     await provider_keys.save(node.db, node.keyring, acme.actor("admin"), openai, Secret("sk-x" * 9), Health.ACTIVE)
     assert "AI goes on with your own key for OpenAI" in (await client_for("user").page(PATH)).text
+
+
+async def test_before_it_is_used_up(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:
+    """From 80 % on the page says what will happen, and who can see to it that it does not."""
+    await stand(node, acme, 16_000_000)
+    assert "80 % of this month's tokens are used." in (await client_for("user").page(PATH)).text
+    assert (
+        "Admin Name, Owner Name can connect a provider key before that."
+        in (await client_for("developer").page(PATH)).text
+    )
+    assert "and so it does on a larger plan" in (await client_for("owner").page(PATH)).text
+
+
+async def test_alerts(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:
+    """Everyone sees which alerts there were, and whether anybody was told by mail; other months have their own."""
+    assert (await client_for("user").page(PATH)).text.count("Not reached") == 3
+    await stand(node, acme, 20_000_000)
+    await Lookout().look(node.db)
+    page = await client_for("user").page(PATH)
+    assert "Not reached" not in page.text
+    assert "This installation sends no mail" in page.text
+    [*_, last] = await alerts.list_alerts(node.db, acme.actor("user"), THIS_MONTH)
+    await alerts.note_mailed(node.db, last, 2)
+    assert "mailed to 2 people" in (await client_for("user").page(PATH)).text
+    earlier = await client_for("user").page(f"{PATH}?month={usage.months_back(THIS_MONTH)[1]}")
+    assert earlier.text.count("Not reached") == 3
+    assert (await client_for("outsider").page(PATH)).text.count("Not reached") == 3
 
 
 async def test_only_their_own(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:

@@ -11,7 +11,7 @@ from ownkey import clock
 from ownkey.accounts import subscriptions
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Page, Period, Shown
-from ownkey.metering import allowances, usage_events
+from ownkey.metering import alerts, allowances, usage_events
 
 
 class Allowance(Shown):
@@ -25,6 +25,18 @@ class Allowance(Shown):
     resets_at: datetime
     own_key_tokens: int
     events: int
+
+
+class Alert(Shown):
+    """A share of the allowance, in per cent, that was used up: told once a month each for 50, 80 and 100.
+
+    ``mailed_at`` is null while nobody was told by mail; an alert outdone by a higher one at once is mailed with that.
+    """
+
+    threshold: int
+    reached_at: datetime
+    mailed_at: datetime | None
+    recipients: int
 
 
 class Day(Shown):
@@ -94,6 +106,12 @@ async def allowance(node: Here, actor: Caller, period: Period = None) -> Allowan
         own_key_tokens=totals.own_key_tokens,
         events=totals.events,
     )
+
+
+async def list_alerts(node: Here, actor: Caller, period: Period = None) -> Page[Alert]:
+    """List the alerts about a month's allowance, lowest first."""
+    found = await alerts.list_alerts(node.db, actor, _month(period))
+    return Page(items=[Alert.model_validate(alert) for alert in found])
 
 
 async def by_day(node: Here, actor: Caller, period: Period = None) -> Page[Day]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from ownkey import clock
 from ownkey.access import Action
 from ownkey.errors import InvalidRequest
-from ownkey.metering import allowances, usage_events
+from ownkey.metering import alerts, allowances, usage_events
 from ownkey.web import charts, session, standing
 from ownkey.web.rendering import render
 
@@ -35,6 +35,9 @@ async def show(request: Request) -> Response:
         is_this_month=period == this_month,
         months=months_back(this_month),
         allowance=await allowances.current(node.db, actor, now.plan, period),
+        alerts={alert.threshold: alert for alert in await alerts.list_alerts(node.db, actor, period)},
+        thresholds=alerts.THRESHOLDS,
+        can_mail=node.mailer.can_send,
         totals=await usage_events.totals(node.db, actor, period),
         days=days,
         chart=charts.by_day(period, days),
