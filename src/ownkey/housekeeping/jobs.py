@@ -1,4 +1,4 @@
-"""The periodic jobs, in two rounds: what concerns calls and keys, and, as slow as a mail server, what tells people."""
+"""The periodic jobs: what concerns calls and keys, and, apart from it because they may be slow, mail and prices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import structlog
 from ownkey.accounts import invitations, sessions, sign_in
 from ownkey.gateway.relay import Relay
 from ownkey.housekeeping.alert_mail import mail_alerts
+from ownkey.housekeeping.pricing import Pricing
 from ownkey.metering.alerts import Lookout
 from ownkey.metering.writer import Writer
 from ownkey.node import Node
@@ -24,7 +25,7 @@ _ROUNDS_BETWEEN_CLEANING = 720
 
 async def run(node: Node, writer: Writer, relay: Relay) -> None:
     """Do the jobs until cancelled. A job that fails is logged and done again in the next round."""
-    lookout = Lookout()
+    lookout, pricing = Lookout(), Pricing()
 
     async def look_after_calls(rounds: int) -> None:
         while settled := await writer.reap():
@@ -41,7 +42,12 @@ async def run(node: Node, writer: Writer, relay: Relay) -> None:
         await lookout.look(node.db)
         await mail_alerts(node)
 
-    await asyncio.gather(_again_and_again(look_after_calls), _again_and_again(tell_people))
+    async def note_prices(rounds: int) -> None:
+        await pricing.note_new(node)
+        if rounds % _ROUNDS_BETWEEN_CLEANING == 0:
+            await pricing.compare(node)
+
+    await asyncio.gather(*map(_again_and_again, (look_after_calls, tell_people, note_prices)))
 
 
 async def _again_and_again(job: Callable[[int], Awaitable[None]]) -> None:

@@ -21,14 +21,13 @@ from ownkey.db.engine import Database
 from ownkey.db.tables import allowances, ledger_entries, organizations
 from ownkey.db.usage_tables import allowance_alerts
 from ownkey.db.utc_time import UtcTime
+from ownkey.metering.new_rows import NewRows
 from ownkey.metering.reservations import PLAIN_ANSWER
 
 THRESHOLDS = (50, 80, 100)
 TRY_AGAIN = timedelta(minutes=10)
 GIVE_UP = timedelta(days=1)
 _MAILS_AT_ONCE = 20
-# Entries whose transaction was open when the first look was taken have numbers at most this far back.
-_STILL_OPEN = 10_000
 _table = allowance_alerts.c
 _RECORDED_AT_ONCE = 200
 # Another node may have been first.
@@ -68,15 +67,10 @@ def passed(granted: int, used: int) -> int:
 
 
 class Lookout:
-    """Finds the allowances that passed a threshold: at the first look among all of the month, then among the changed.
-
-    An entry is looked at in the round after it was first seen. By then every entry with a lower number is there:
-    numbers are given out before their transaction ends, which is a matter of seconds.
-    """
+    """Finds the allowances that passed a threshold: first among all of the month, then among those that changed."""
 
     def __init__(self) -> None:
-        self._looked_up_to: int | None = None
-        self._newest = 0
+        self._entries = NewRows(back=10_000)
 
     async def look(self, db: Database) -> None:
         """Record the alerts that are due and were not given this month."""
@@ -92,8 +86,9 @@ class Lookout:
             table.used_tokens * 2 >= table.granted_tokens,
             func.coalesce(highest, 0) < THRESHOLDS[-1],
         )
-        if self._looked_up_to is not None:
-            changed = select(entry.organization_id).where(entry.id > self._looked_up_to, entry.id <= self._newest)
+        new = self._entries
+        if new.after is not None:
+            changed = select(entry.organization_id).where(entry.id > new.after, entry.id <= new.upto)
             due = due.where(table.organization_id.in_(changed))
         async with db.read() as tx:
             newest = await tx.scalar(select(func.coalesce(func.max(entry.id), 0))) or 0
@@ -101,8 +96,7 @@ class Lookout:
         found = [(row[0], each) for row in rows for each in THRESHOLDS if row[3] < each <= passed(row[1], row[2])]
         for start in range(0, len(found), _RECORDED_AT_ONCE):
             await _record(db, period, found[start : start + _RECORDED_AT_ONCE])
-        self._looked_up_to = max(0, newest - _STILL_OPEN) if self._looked_up_to is None else self._newest
-        self._newest = newest
+        self._entries.seen(newest)
 
 
 async def _record(db: Database, period: str, found: Sequence[tuple[str, int]]) -> None:

@@ -37,3 +37,24 @@ def upgrade() -> None:
         sqlite_where=unmailed,
         postgresql_where=unmailed,
     )
+    op.create_table(
+        "model_prices",
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("valid_from", UtcTime(), nullable=False),
+        sa.Column("valid_until", UtcTime(), nullable=True),
+        sa.Column("minute_from", sa.Integer(), nullable=False),
+        sa.Column("minute_until", sa.Integer(), nullable=False),
+        sa.Column("input_from", sa.BigInteger(), nullable=False),
+        sa.Column("input_until", sa.BigInteger(), nullable=True),
+        sa.Column("input_price", sa.BigInteger(), nullable=True),
+        sa.Column("cached_input_price", sa.BigInteger(), nullable=True),
+        sa.Column("cache_write_price", sa.BigInteger(), nullable=True),
+        sa.Column("output_price", sa.BigInteger(), nullable=True),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.CheckConstraint("(input_price IS NULL) = (output_price IS NULL)", name=op.f("ck_model_prices_known")),
+        sa.PrimaryKeyConstraint(
+            "provider", "model", "valid_from", "minute_from", "input_from", name=op.f("pk_model_prices")
+        ),
+        sqlite_with_rowid=False,
+    )
