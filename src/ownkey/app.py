@@ -20,13 +20,13 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from prometheus_client import REGISTRY, start_http_server
 
-from ownkey import housekeeping
 from ownkey.api.urls import mount as mount_api
 from ownkey.db import schema
 from ownkey.db.engine import Database, database_url
 from ownkey.errors import Unavailable
 from ownkey.gateway.listener import listener_factory
 from ownkey.gateway.relay import Relay
+from ownkey.housekeeping import jobs
 from ownkey.ids import new_id
 from ownkey.mail import Mailer
 from ownkey.metering.sqlite_store import SqliteStore
@@ -57,7 +57,7 @@ class Application:
         await self.writer.start()
         self.node.db.turn = self.writer.turn
         self.relay.start()
-        self._jobs = asyncio.create_task(housekeeping.run(self.node, self.writer, self.relay))
+        self._jobs = asyncio.create_task(jobs.run(self.node, self.writer, self.relay))
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ownkey.access import Action
 from ownkey.accounts import managers, subscriptions
 from ownkey.accounts.sessions import SignedIn
-from ownkey.metering import allowances
+from ownkey.metering import alerts, allowances
 from ownkey.metering.allowances import Allowance
 from ownkey.node import Node
 from ownkey.plans import Plan
@@ -28,6 +28,11 @@ class Standing:
     may_connect_key: bool
     may_change_plan: bool
     managers: Sequence[str]
+
+    @property
+    def threshold(self) -> int:
+        """The highest threshold of use that is passed, in per cent; 0 below the first."""
+        return alerts.passed(self.allowance.granted, self.allowance.used)
 
     @property
     def is_stopped(self) -> bool:
