@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from prometheus_client import REGISTRY, start_http_server
 
-from ownkey import housekeeping
+from ownkey import housekeeping, key_watch
 from ownkey.api.urls import mount as mount_api
 from ownkey.db import schema
 from ownkey.db.engine import Database, database_url
@@ -51,20 +51,22 @@ class Application:
         self.writer = writer
         self.relay = relay
         self.asgi = asgi
-        self._jobs: asyncio.Task[None] | None = None
+        self._jobs: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Application:
         await self.writer.start()
         self.node.db.turn = self.writer.turn
         self.relay.start()
-        self._jobs = asyncio.create_task(housekeeping.run(self.node, self.writer, self.relay))
+        jobs = (housekeeping.run(self.node, self.writer, self.relay), key_watch.run(self.node))
+        self._jobs = [asyncio.create_task(job) for job in jobs]
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.relay.stop()
-        if self._jobs is not None:
-            self._jobs.cancel()
-            await asyncio.wait([self._jobs])
+        for job in self._jobs:
+            job.cancel()
+        if self._jobs:
+            await asyncio.wait(self._jobs)
         try:
             async with asyncio.timeout(10):
                 await self.writer.stop()
