@@ -12,14 +12,19 @@ from ownkey.db.engine import Database
 from ownkey.db.tables import memberships, organizations, users, workspaces
 
 
-async def list_managers(db: Database, actor: Actor, *, owner_only: bool = False) -> Sequence[User]:
-    """The admins of the active workspace by address, then the organization's owner; any member may know them."""
+async def list_managers(
+    db: Database, actor: Actor, *, owner_only: bool = False, everywhere: bool = False
+) -> Sequence[User]:
+    """The admins of the active workspace by address, then the organization's owner; any member may know them.
+
+    ``everywhere``: the admins of all its workspaces.
+    """
     owner_id = select(organizations.c.owner_id).where(organizations.c.id == actor.organization_id).scalar_subquery()
     admins = select(memberships.c.user_id).where(
-        memberships.c.organization_id == actor.organization_id,
-        memberships.c.workspace_id == actor.workspace_id,
-        memberships.c.role == "admin",
+        memberships.c.organization_id == actor.organization_id, memberships.c.role == "admin"
     )
+    if not everywhere:
+        admins = admins.where(memberships.c.workspace_id == actor.workspace_id)
     is_owner = users.c.id == owner_id
     chosen = is_owner if owner_only else or_(is_owner, users.c.id.in_(admins))
     query = select(*USER_COLUMNS).where(chosen, users.c.disabled_at.is_(None)).order_by(is_owner, users.c.email)

@@ -15,7 +15,7 @@ from ownkey.housekeeping.pricing import Pricing
 from ownkey.metering.alerts import Lookout
 from ownkey.metering.writer import Writer
 from ownkey.node import Node
-from ownkey.vault import provider_keys
+from ownkey.vault import key_health
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ async def run(node: Node, writer: Writer, relay: Relay) -> None:
             log.warning("settled calls that a stopped node had left open", count=settled)
         if used := relay.used_keys():
             moments = {key: datetime.fromtimestamp(at, UTC) for key, at in used.items()}
-            await provider_keys.note_used(node.db, moments)
+            await key_health.note_used(node.db, moments)
         if rounds % _ROUNDS_BETWEEN_CLEANING == 0:
             await sessions.delete_expired(node.db)
             await sign_in.delete_expired(node.db)

@@ -7,7 +7,7 @@ from alembic import op
 
 from ownkey.db.utc_time import UtcTime
 
-revision = "0003"
+revision = "0002"
 down_revision = "0001"
 
 
