@@ -58,6 +58,7 @@ class FaultyStore:
     ) -> None:
         self._store = store
         self._world = world
+        self.is_local = store.is_local
         self._is_away = is_away
         self._troubled = troubled
         self._tell = tell

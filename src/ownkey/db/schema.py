@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from ownkey.errors import Unavailable
 
-NEWEST = "0001"
+NEWEST = "0003"
 """The last migration. Known without Alembic, which is loaded only to apply one."""
 
 

@@ -221,23 +221,25 @@ provider_keys = Table(
     Column("kek_id", Text, nullable=False),
     Column("created_by", Text),
     _created(),
+    # What its admins know of it; they are reminded, and nothing else depends on it.
+    Column("expires_at", UtcTime),
     UniqueConstraint("organization_id", "provider"),
 )
 
 provider_key_health = Table(
     "provider_key_health",
     metadata,
-    Column(
-        "provider_key_id",
-        Text,
-        ForeignKey("provider_keys.id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    Column("provider_key_id", Text, ForeignKey("provider_keys.id", ondelete="CASCADE"), primary_key=True),
     _organization(),
     Column("health", Text, nullable=False),
     Column("said", Text, nullable=False, server_default=""),
     Column("last_checked_at", UtcTime),
     Column("last_used_at", UtcTime),
+    Column("health_since", UtcTime),
+    # The health that the admins know of, and the reminder, in days ahead, that they had last.
+    Column("told_health", Text, nullable=False, server_default="unverified"),
+    Column("reminded_days", Integer),
+    Column("next_check_at", UtcTime, index=True),
 )
 
 subscriptions = Table(
@@ -378,13 +380,7 @@ messages = Table(
     metadata,
     Column("id", Text, primary_key=True),
     _organization(),
-    Column(
-        "conversation_id",
-        Text,
-        ForeignKey("conversations.id", ondelete="CASCADE"),
-        nullable=False,
-        index=True,
-    ),
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("role", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("request_id", Text),

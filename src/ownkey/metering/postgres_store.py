@@ -91,7 +91,7 @@ _COUNT_REQUESTS = (
     "INSERT INTO api_token_months AS months (api_token_id, period, organization_id, requests, last_used_at) "
     f"SELECT {_columns((_TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER))} FROM {_GIVEN} ORDER BY 1, 2 "
     "ON CONFLICT (api_token_id, period) DO UPDATE SET requests = months.requests + excluded.requests, "
-    "last_used_at = excluded.last_used_at"
+    "last_used_at = greatest(months.last_used_at, excluded.last_used_at)"
 )
 _ADD_RESERVATIONS = _insertion(f"reservations ({RESERVATION_COLUMNS}, node, lease_until)", _RESERVATION_TYPES)
 _TAKE = f"DELETE FROM reservations WHERE request_id {_AMONG_GIVEN} RETURNING {HELD_COLUMNS}"

@@ -45,7 +45,7 @@ _CHANGE_BALANCE = (
 _COUNT_REQUESTS = (
     "INSERT INTO api_token_months (api_token_id, period, organization_id, requests, last_used_at) "
     "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, "
-    "last_used_at = excluded.last_used_at"
+    "last_used_at = max(last_used_at, excluded.last_used_at)"
 )
 _RESERVATIONS = f"reservations ({RESERVATION_COLUMNS}, node, lease_until)"
 _RENEW = "UPDATE reservations SET observed_tokens = ?, lease_until = ? WHERE request_id = ?"

@@ -11,17 +11,13 @@ import msgspec
 from ownkey.errors import OwnkeyError
 from ownkey.gateway.dialects.error_shapes import extra_members
 from ownkey.gateway.dialects.openai import OpenAIDialect
+from ownkey.gateway.dialects.openai_documents import ErrorEvent
 from ownkey.gateway.json_scan import UNREADABLE, text_bytes
 
 _TAKEN = frozenset({"error", "code"})
 
 
-class _Line(msgspec.Struct):
-    done: bool = False
-    error: str | None = None
-
-
-_lines = msgspec.json.Decoder(_Line)
+_errors = msgspec.json.Decoder(ErrorEvent)
 
 
 class OllamaDialect(OpenAIDialect):
@@ -41,7 +37,7 @@ class OllamaDialect(OpenAIDialect):
     def is_error(self, payload: bytes) -> bool:
         """Whether the line is an error."""
         try:
-            return _lines.decode(payload).error is not None
+            return isinstance(_errors.decode(payload).error, str)
         except UNREADABLE:
             return False
 
