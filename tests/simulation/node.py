@@ -249,7 +249,7 @@ class SimulatedNode:
         self.alive = False
         for task in asyncio.all_tasks(self.loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            with suppress(RuntimeError):  # it is the one that is running
+            with suppress(RuntimeError, ValueError):  # it is the one that is running
                 task.get_coro().close()
         if isinstance(self.writer._store, FaultyStore):
             self.writer._store.close()
