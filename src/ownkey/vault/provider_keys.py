@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select
@@ -110,14 +110,11 @@ def expiry(text: str) -> datetime | None:
     """
     if not text.strip():
         return None
-    try:
-        day = date.fromisoformat(text.strip())
-    except ValueError:
-        raise InvalidRequest("This is no date. Write it as YYYY-MM-DD, for example 2027-01-31.") from None
+    day = clock.parse_day(text)
     today = clock.now().date()
     if not today < day <= today + _LONGEST_LIFE:
         raise InvalidRequest("Give a day after today, within ten years, or none.")
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return clock.day_start(day)
 
 
 def may_manage(actor: Actor, managed_by: str = "admin") -> bool:
