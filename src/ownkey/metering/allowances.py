@@ -48,7 +48,7 @@ async def current(db: Database, actor: Actor, plan: Plan, period: str | None = N
                 )
             )
         ).first()
-    granted, used, reserved = row or (plan.monthly_tokens, 0, 0)
+    granted, used, reserved = (row[0], row[1], row[2]) if row else (plan.monthly_tokens, 0, 0)
     if period == this_period:
         granted = plan.monthly_tokens  # a plan change is written with the next call, and counts for it
     return Allowance(period, granted, used, reserved, clock.period_end(period))
