@@ -1,7 +1,7 @@
 # Needs python3 (3.11 or later) and make; everything else is put into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check prove bench bench-peers docs lock format clean
+.PHONY: help demo test check prove compile bench bench-peers docs lock format clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ check: ## Formatting, lint, types and import contracts; no test
 
 prove: ## Run the tests that count, with the counts of a release: minutes to hours; ARGS goes to pytest
 	@scripts/prove $(ARGS)
+
+compile: ## Compile the modules that every request passes through, into build/compiled
+	@scripts/compile
 
 bench: ## Measure the relay and print ratios; ARGS goes to the benchmark
 	@scripts/bootstrap all

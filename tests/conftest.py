@@ -18,7 +18,7 @@ pytest_plugins = [
     "tests.fixtures.passwords",
 ]
 
-_MEANT_FOR_TESTS = {"OWNKEY_CHROMIUM", "OWNKEY_PROVE", "OWNKEY_RECORDINGS"}
+_MEANT_FOR_TESTS = {"OWNKEY_CHROMIUM", "OWNKEY_COMPILED", "OWNKEY_PROVE", "OWNKEY_RECORDINGS"}
 
 
 def pytest_configure() -> None:

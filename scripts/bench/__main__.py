@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "organizations": organizations.run,
     "peers": side_by_side.run,
 }
+_ROOT = Path(__file__).parents[2]
 _PROGRAMS = ("nginx", "wrk", "taskset")
 
 
@@ -39,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, metavar="NAME", help=f"{', '.join(MEASUREMENTS)}")
     parser.add_argument("--quick", action="store_true", help="few short rounds, in about five minutes")
     parser.add_argument("--no-page", action="store_true", help="print only; so does --only")
+    parser.add_argument("--interpreted", action="store_true", help="the source as it is, not what is made of it")
     parser.add_argument("--rounds", type=int, help="how often each takes its turn (3)")
     parser.add_argument("--seconds", type=float, help="how long a turn is (4)")
     parser.add_argument("--connections", type=int, nargs="+", help="of plain JSON and whole streams (1 64 256)")
@@ -58,6 +61,12 @@ def prepare() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends with us
 
 
+def use_compiled() -> None:
+    """Have every process of ours run the compiled build."""
+    subprocess.run([_ROOT / "scripts" / "compile"], check=True)
+    os.environ["PYTHONPATH"] = str(_ROOT / "build" / "compiled")
+
+
 def measure(report: Report, plan: Plan, names: Iterable[str]) -> bool:
     """Whether everything could be measured; what failed says so in its own place, and the rest goes on."""
     good = True
@@ -74,6 +83,8 @@ def main() -> None:
     """Measure what was asked for."""
     asked = arguments()
     prepare()
+    if not asked.interpreted:
+        use_compiled()
     report = Report()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ownkey-bench-") as folder:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -23,9 +24,9 @@ _METHOD = """
 - The gateway under test is alone on one core; the load (wrk) and the provider (nginx with a fixed reply, or a small
   program that writes each stream's chunks on time) share another. Loopback, plain HTTP.
 - Every gateway has one worker. nginx replaces the credential and passes everything on unbuffered: the physical limit.
-  Ours runs with everything on: token, role and key version read for each call; a durable reservation and settlement
-  (`synchronous=FULL`); a usage event before the last bytes leave. Other gateways run in a plain configuration
-  without a database or a log of calls.
+  Ours is the build named above, with everything on: token, role and key version read for each call; a durable
+  reservation and settlement (`synchronous=FULL`); a usage event before the last bytes leave. Other gateways run in a
+  plain configuration without a database or a log of calls.
 - Who is compared takes turns, seconds apart, under the same load, and the first to go changes from round to round.
   What counts is the median of the rounds' ratios: an absolute figure says more about the machine than about the
   program.
@@ -43,6 +44,7 @@ _METHOD = """
 make bench-peers                                  # once, if other gateways are to be measured, too
 make bench                                        # everything, in some 25 minutes; writes this page
 make bench ARGS="--quick --no-page"               # few short rounds, in about five minutes
+make bench ARGS="--interpreted --no-page"         # the source as it is; else it is compiled first
 make bench ARGS="--only plain --connections 64 --seconds 3 --no-page"
 ```
 
@@ -86,10 +88,11 @@ def facts() -> Sequence[str]:
     """What was measured on, and with."""
     with open("/proc/cpuinfo") as file:
         model = next((entry.split(":", 1)[1].strip() for entry in file if entry.startswith("model name")), "unknown")
+    program = str(Path(sys.executable).parent / "ownkey")
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     return (
         f"{os.cpu_count()} cores of {model}; {_memory()} GiB; Linux {platform.release()}",
-        f"Ownkey {version('ownkey')}; Python {platform.python_version()}; {libraries}",
+        f"Ownkey {_said(program, '--version')}; Python {platform.python_version()}; {libraries}",
         f"SQLite {sqlite3.sqlite_version}; {_said('nginx', '-v')}; {_said('wrk', '-v')}",
     )
 

@@ -13,13 +13,13 @@ from cyclopts import App, CycloptsError, Parameter
 from ownkey.cli.demo import demo
 from ownkey.cli.ending import BadUsage, exit_code_of
 from ownkey.cli.migrate import migrate
-from ownkey.cli.serve import serve
+from ownkey.cli.serve import build, serve
 from ownkey.cli.settings import settings
 
 app = App(
     name="ownkey",
     help="AI for a whole organization, on a monthly token allowance or on the organization's own provider keys.",
-    version=lambda: version("ownkey"),
+    version=lambda: f"{version('ownkey')} ({build()})",
     default_parameter=Parameter(negative=()),
     help_format="markdown",
     result_action="return_none",

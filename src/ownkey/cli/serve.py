@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ownkey import ids
 from ownkey.errors import InvalidRequest
 
 Host = Annotated[str, Parameter(help="The address to listen on; `0.0.0.0` is every one of this machine.")]
@@ -17,6 +18,11 @@ Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535), help="The po
 Workers = Annotated[
     int, Parameter(validator=Number(gte=1, lte=256), help="How many processes; more than one needs PostgreSQL.")
 ]
+
+
+def build() -> str:
+    """``compiled`` if the modules that a request passes through are (``setup.py``), else ``interpreted``."""
+    return "interpreted" if str(ids.__file__).endswith(".py") else "compiled"
 
 
 def serve(*, host: Host = "127.0.0.1", port: Port = 8000, workers: Workers = 1) -> None:
@@ -40,7 +46,8 @@ def serve(*, host: Host = "127.0.0.1", port: Port = 8000, workers: Workers = 1) 
     if database_of(settings).dialect == "sqlite" and workers > 1:
         raise InvalidRequest("More than one worker needs PostgreSQL: set OWNKEY_DATABASE_URL, or leave out --workers.")
     log = structlog.get_logger(__name__)
-    log.info("starting", address=f"http://{host}:{port}", public_url=settings.public_url, workers=workers)
+    address = f"http://{host}:{port}"
+    log.info("starting", address=address, public_url=settings.public_url, workers=workers, relay=build())
     listening = listen(host, port) if workers == 1 else None  # before an embedded database is updated: is it free?
     open_database(settings)
     if listening is not None:

@@ -89,6 +89,26 @@ def _chunks(values: Sequence[Any]) -> list[Sequence[Any]]:
     return [values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE)]
 
 
+def _caller(caller: Caller, *columns: Any) -> CallerRow:
+    """A row with truth values for SQLite's 0 and 1."""
+    token, scopes, revoked, user, disabled, role, is_owner, organization, workspace, suspended, archived, plan = columns
+    return CallerRow(
+        caller,
+        token,
+        scopes,
+        bool(revoked),
+        user,
+        bool(disabled),
+        role,
+        bool(is_owner),
+        organization,
+        workspace,
+        bool(suspended),
+        bool(archived),
+        plan,
+    )
+
+
 class SqliteStore:
     """A store on an SQLite file."""
 
@@ -152,11 +172,11 @@ class SqliteStore:
         query = f"SELECT t.token_hash, {CALLER_COLUMNS} {TOKEN_JOINS} WHERE t.token_hash IN "
         for part in _chunks([caller.token_hash for caller in callers if caller.token_hash]):
             rows = self._all(f"{query} ({_marks(len(part))})", part)
-            found += [CallerRow(Caller(row[0]), *row[1:]) for row in rows]
+            found += [_caller(Caller(row[0]), *row[1:]) for row in rows]
         for caller in callers:
             if not caller.token_hash:
                 rows = self._all(_PERSON, (caller.user_id, caller.workspace_id))
-                found += [CallerRow(caller, *row) for row in rows]
+                found += [_caller(caller, *row) for row in rows]
         return found
 
     def keys(self, wanted: Sequence[tuple[str, str]]) -> Sequence[KeyRow]:

@@ -102,7 +102,7 @@ RESERVATION_COLUMNS = (
 )
 CALLER_COLUMNS = (
     "t.id, t.scopes, t.revoked_at IS NOT NULL, t.created_by, u.disabled_at IS NOT NULL, m.role, "
-    "o.owner_id = t.created_by, t.organization_id, t.workspace_id, o.suspended_at IS NOT NULL, "
+    "COALESCE(o.owner_id = t.created_by, 1 = 0), t.organization_id, t.workspace_id, o.suspended_at IS NOT NULL, "
     "w.archived_at IS NOT NULL, s.plan"
 )
 TOKEN_JOINS = (
