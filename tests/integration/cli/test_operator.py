@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ownkey.demo.simulated_provider import SimulatedProvider
+from tests.fakes.key_services import VAULT_KEY, FakeKeyServices
 from tests.integration.cli.conftest import Cli
 
 KEY = b"sk-demo-canary-4f1d9e77aa21\n"
@@ -188,3 +189,19 @@ def test_usage_events_have_the_documented_members(cli: Cli) -> None:
     assert tuple(UsageEvent.__slots__) == EVENT_MEMBERS
     assert cli("organizations", "create", "Acme", "--owner", "owner@acme.test").code == 0
     assert cli("usage", "events", "acme", "--since", "0", "--month", "2026-11", "--json").out == ""
+
+
+def test_a_key_service_may_guard_the_key(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new key comes wrapped, and works from the settings; without the service the vault says why it is locked."""
+    with FakeKeyServices() as services:
+        for name, value in services.environment.items():
+            monkeypatch.setenv(name, value)
+        text = cli.json("vault", "new-key", "--key-service", VAULT_KEY)["key"]
+        cli.set(VAULT_KEYS=text)
+        assert cli.json("vault", "status")["open"]
+        services.refuse = True
+        status = cli.json("vault", "status")
+        assert (status["open"], "HashiCorp Vault" in status["locked_reason"]) == (False, True)
+        refused = cli("vault", "new-key", "--key-service", VAULT_KEY)
+        assert (refused.code, refused.out) == (1, "")
+        assert "cannot be used with HashiCorp Vault" in refused.err
