@@ -54,6 +54,7 @@ class FaultyStore:
         troubled: Callable[[], None],
         tell: Callable[[], None],
         committed: Callable[[], None],
+        kill: Callable[[], None],
     ) -> None:
         self._store = store
         self._world = world
@@ -62,6 +63,8 @@ class FaultyStore:
         self._troubled = troubled
         self._tell = tell
         self._committed = committed
+        self._kill = kill
+        self.is_local = store.is_local
         self._lost = False
         self._dead = False
         self.may_refuse = False
@@ -120,7 +123,7 @@ class FaultyStore:
             raise Contended("deadlock")
         if self.may_refuse and self._happens(weather.refused):
             self.may_refuse = False
-            kind = sqlite3.IntegrityError if hasattr(self._store, "_all") else psycopg.IntegrityError
+            kind = sqlite3.IntegrityError if self.is_local else psycopg.IntegrityError
             raise kind("refused")
 
     def _happens(self, chance: float) -> bool:
@@ -135,4 +138,5 @@ class FaultyStore:
 
     def _die(self) -> None:
         self._lose()
+        self._kill()
         raise Killed

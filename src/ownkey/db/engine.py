@@ -69,6 +69,7 @@ class Database:
             pool_size=5,
             max_overflow=5,
             pool_pre_ping=True,
+            hide_parameters=True,
             connect_args=CONNECT_OPTIONS,
         )
 

@@ -212,6 +212,8 @@ provider_keys = Table(
     Column("kek_id", Text, nullable=False),
     Column("created_by", Text),
     _created(),
+    # What its admins know of it; they are reminded, and nothing else depends on it.
+    Column("expires_at", UtcTime),
     UniqueConstraint("organization_id", "provider"),
 )
 
@@ -224,6 +226,11 @@ provider_key_health = Table(
     Column("said", Text, nullable=False, server_default=""),
     Column("last_checked_at", UtcTime),
     Column("last_used_at", UtcTime),
+    Column("health_since", UtcTime),
+    # The health that the admins know of, and the reminder, in days ahead, that they had last.
+    Column("told_health", Text, nullable=False, server_default="unverified"),
+    Column("reminded_days", Integer),
+    Column("next_check_at", UtcTime, index=True),
 )
 
 subscriptions = Table(
@@ -374,13 +381,7 @@ messages = Table(
     metadata,
     Column("id", Text, primary_key=True),
     _organization(),
-    Column(
-        "conversation_id",
-        Text,
-        ForeignKey("conversations.id", ondelete="CASCADE"),
-        nullable=False,
-        index=True,
-    ),
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("role", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("request_id", Text),

@@ -79,9 +79,9 @@ class Call:
     reports_usage = True
     output_limit: int | None = None
     choices = 1
-    least_output = LEAST_OUTPUT
+    least_output: int
     form: list[Part] | None = None
-    fields = _NO_FIELDS
+    fields: Body
     may_have_media = False
     media: Media | None = None
     _ceiling: int | None = None
@@ -92,6 +92,8 @@ class Call:
         self.endpoint = head.endpoint
         self.model = head.model
         self.body = body
+        self.fields = _NO_FIELDS
+        self.least_output = LEAST_OUTPUT
 
     @property
     def method(self) -> str:

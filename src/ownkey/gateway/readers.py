@@ -225,9 +225,9 @@ class TextReader:
 
     reported: Reported | None = None
     failed = False
-    bytes_per_token = BYTES_PER_TOKEN
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, bytes_per_token: int = BYTES_PER_TOKEN) -> None:
+        self._bytes_per_token = bytes_per_token
         self._length = 0
 
     def take(self, data: bytes) -> None:
@@ -239,13 +239,14 @@ class TextReader:
 
     def output_tokens(self) -> int:
         """About how many tokens so many bytes are."""
-        return -(-self._length // self.bytes_per_token)
+        return -(-self._length // self._bytes_per_token)
 
 
 class SoundReader(TextReader):
     """The same for speech."""
 
-    bytes_per_token = BYTES_PER_AUDIO_TOKEN
+    def __init__(self, dialect: Dialect) -> None:
+        super().__init__(dialect, BYTES_PER_AUDIO_TOKEN)
 
 
 Reader = EventReader | FrameReader | LineReader | DocumentReader | TextReader

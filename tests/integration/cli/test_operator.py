@@ -15,7 +15,7 @@ KEY = b"sk-demo-canary-4f1d9e77aa21\n"
 EVENT_MEMBERS = (
     *("id", "request_id", "provider", "model", "dialect", "billed_to", "provider_key_id", "input_tokens"),
     *("cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "charged_tokens", "estimated"),
-    *("outcome", "started_at", "duration_ms", "member", "workspace"),
+    *("outcome", "started_at", "duration_ms", "member", "workspace", "cost_micros", "currency"),
 )
 
 
@@ -53,6 +53,8 @@ def test_an_organization_from_nothing(cli_on_each: Cli) -> None:
     assert usage == {
         **{"period": "2026-02", "granted": 2_000_000, "used": 0, "reserved": 0, "remaining": 2_000_000},
         **{"resets_at": "2026-03-01T00:00:00Z", "own_key_tokens": 0, "events": 0},
+        **{"own_key_cost_micros": 0, "own_key_unpriced_requests": 0, "currency": "USD"},
+        **{"allowance_cost_micros": 0, "allowance_unpriced_requests": 0},
     }
     assert cli("usage", "events", "acme-corp").out == ""
 

@@ -23,9 +23,9 @@ _MONTH, _EARLIER = "2026-03", "2026-02"
 
 @pytest.fixture
 async def old(database_url: URL) -> AsyncIterator[Database]:
-    """An empty database of the first schema."""
+    """An empty database of before that."""
     _clear(database_url)
-    schema.upgrade(database_url, "0001")
+    schema.upgrade(database_url, "0003")
     database = Database(database_url, synchronous="OFF")
     yield database
     await database.close()
@@ -69,7 +69,7 @@ async def _event(desk: Desk, request: str, charged: int, billed_to: str = "allow
 
 
 async def _call(desk: Desk, request: str, charged: int, period: str = _MONTH) -> None:
-    """As the first version wrote it: the event, and an entry if it took something."""
+    """As it was written then: the event, and an entry if it took something."""
     await _event(desk, request, charged, period=period)
     if charged:
         await _entry(desk, "usage", -charged, request, period)

@@ -12,8 +12,8 @@ from alembic import op
 
 from ownkey.db.utc_time import UtcTime
 
-revision = "0002"
-down_revision = "0001"
+revision = "0004"
+down_revision = "0003"
 
 # Every usage entry, grant and adjustment in order; an event that took nothing, and so has no entry, comes behind the
 # entry of the event before it. Usage entries beyond the first of a request have no event: they leave a gap.
