@@ -19,7 +19,7 @@ from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import Admit, Hold
 from ownkey.metering.settlement import Renew, Settle
 from ownkey.metering.sqlite_store import SqliteStore
-from ownkey.metering.store import Moment, StoreFailed
+from ownkey.metering.store import EVENT_COLUMNS, Moment, StoreFailed
 from ownkey.metering.writer import Done, OnAdmit, Writer
 
 Mutation = Callable[[pytest.MonkeyPatch, Path], None]
@@ -55,7 +55,11 @@ def guard_removed(patch: pytest.MonkeyPatch, file: Path) -> None:
 def unique_index_dropped(patch: pytest.MonkeyPatch, file: Path) -> None:
     """A usage event can be written twice."""
     _alter(file, "usage_events", r"UNIQUE \(request_id\)")
-    patch.setattr(SqliteStore, "add_events_once", SqliteStore.add_events)
+
+    def add(self: SqliteStore, rows: Sequence[Settle]) -> None:
+        self._insert(f"usage_events ({EVENT_COLUMNS})", rows)
+
+    patch.setattr(SqliteStore, "add_events_once", add)
 
 
 def summed_instead_of_last(patch: pytest.MonkeyPatch, file: Path) -> None:

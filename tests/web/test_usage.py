@@ -65,6 +65,9 @@ async def spend(
                 if period == THIS_MONTH
                 else clock.period_start(period),
                 duration_ms=5,
+                # What no page shows.
+                position=None if billed_to == "own_key" else 1,
+                used_after=None if billed_to == "own_key" else tokens,
             )
         )
 

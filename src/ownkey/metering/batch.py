@@ -56,7 +56,7 @@ class Batch:
         self.lease_until = 0
         self.balances: dict[tuple[str, str], Balance] = {}
         self.reservations: list[tuple[object, ...]] = []
-        self.events: list[Settle] = []
+        self.events: list[tuple[object, ...]] = []
         self.own_key_events: list[Settle] = []
         self.entries: list[EntryRow] = []
         self.requests: dict[str, int] = {}
@@ -152,11 +152,12 @@ class Batch:
             self._charge(row.period, row.tokens, self._abandoned(row))
 
     def _charge(self, period: str, held: int, event: Settle) -> None:
-        charged = event.charged_tokens
-        self.balances[event.organization_id, period].settle(held, charged)
-        self.events.append(event)
-        if charged:
-            self._enter(event.organization_id, period, "usage", -charged, event.request_id, "")
+        if event.period != period:  # the reservation knows better
+            event = event._replace(period=period)
+        balance = self.balances[event.organization_id, period]
+        balance.settle(held, event.charged_tokens)
+        balance.entries += 1
+        self.events.append((*event, balance.entries, balance.used))
 
     def _abandoned(self, row: ReservationRow) -> Settle:
         """What a dead node's call is taken to have used: its input, and the output last seen."""
@@ -189,8 +190,9 @@ class Batch:
         """Correct what a dead node's call was charged when it turns out not to be dead: once, in the ledger."""
         for row, charged in late:
             difference = charged - row.charged_tokens
-            self.balances[row.organization_id, row.period].settle(0, difference)
-            self._enter(row.organization_id, row.period, "adjustment", -difference, row.request_id, "late settlement")
+            balance = self.balances[row.organization_id, row.period]
+            balance.settle(0, difference)
+            self._enter(balance, "adjustment", -difference, row.request_id, "late settlement")
 
     def _callers_of(self, admits: Sequence[Admit]) -> list[Known | None]:
         if not admits:
@@ -300,7 +302,7 @@ class Batch:
         balance = self.balances[row.organization_id, self.moment.period]
         if balance.granted != plan.monthly_tokens:
             difference = balance.grant(plan.monthly_tokens)
-            self._enter(*balance.key, "grant", difference, None, plan.code)
+            self._enter(balance, "grant", difference, None, plan.code)
         return balance
 
     def _read_callers(self, callers: set[Caller]) -> None:
@@ -321,18 +323,21 @@ class Batch:
     def _lock(self, keys: Iterable[tuple[str, str]]) -> None:
         missing = sorted({key for key in keys if key not in self.balances})
         if missing:
-            for organization_id, period, granted, used, reserved, excess in self.store.balances(missing):
+            for organization_id, period, *figures in self.store.balances(missing):
                 key = (organization_id, period)
-                self.balances[key] = Balance(key, granted, used, reserved, excess)
+                self.balances[key] = Balance(key, *figures)
 
-    def _enter(self, organization_id: str, period: str, kind: str, tokens: int, request: str | None, note: str) -> None:
-        self.entries.append(EntryRow(organization_id, period, kind, tokens, request, note, self.moment.now_ms))
+    def _enter(self, balance: Balance, kind: str, tokens: int, request: str | None, note: str) -> None:
+        """After the balance has been changed."""
+        balance.entries += 1
+        now = self.moment.now_ms
+        self.entries.append(EntryRow(*balance.key, kind, tokens, request, note, now, balance.entries, balance.used))
 
     def _write(self) -> None:
         store = self.store
         store.change_balances(
             [
-                (balance.granted, balance.used, balance.reserved, balance.excess, *balance.key)
+                (balance.granted, balance.used, balance.reserved, balance.excess, balance.entries, *balance.key)
                 for balance in self.balances.values()
                 if balance.touched
             ]
