@@ -30,7 +30,7 @@ from tests.gateway.installation import Installation
 from tests.gateway.scale import PROVING, scaled
 from tests.gateway.wire import Wire, chat, post
 
-SECRETS, KILLS = scaled(600, 10_000), scaled(3, 50)
+SECRETS, KILLS = scaled(600, 10_000), scaled(2, 50)
 CHAT = "/openai/v1/chat/completions"
 OWN = "sk-own-0123456789-abcdefghijklmnop"
 
@@ -123,7 +123,7 @@ def kill_at(here: Installation, progress: Progress, kek_id: str, done: int) -> N
 
 @pytest.mark.prove
 @pytest.mark.timeout(3600 if PROVING else 240)
-@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)][: scaled(1, 2)])
 def test_a_rotation_is_killed_again_and_again(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """No call fails meanwhile; in the end every key opens with the new key alone, and the old one opens nothing."""
     old, new = new_kek(), new_kek()
