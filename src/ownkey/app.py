@@ -20,13 +20,13 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from prometheus_client import REGISTRY, start_http_server
 
-from ownkey import housekeeping
 from ownkey.api.urls import mount as mount_api
 from ownkey.db import schema
 from ownkey.db.engine import Database, database_url
 from ownkey.errors import Unavailable
 from ownkey.gateway.listener import listener_factory
 from ownkey.gateway.relay import Relay
+from ownkey.housekeeping import jobs, key_watch
 from ownkey.ids import new_id
 from ownkey.mail import Mailer
 from ownkey.metering.sqlite_store import SqliteStore
@@ -51,20 +51,22 @@ class Application:
         self.writer = writer
         self.relay = relay
         self.asgi = asgi
-        self._jobs: asyncio.Task[None] | None = None
+        self._jobs: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Application:
         await self.writer.start()
         self.node.db.turn = self.writer.turn
         self.relay.start()
-        self._jobs = asyncio.create_task(housekeeping.run(self.node, self.writer, self.relay))
+        every = (jobs.run(self.node, self.writer, self.relay), key_watch.run(self.node))
+        self._jobs = [asyncio.create_task(job) for job in every]
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.relay.stop()
-        if self._jobs is not None:
-            self._jobs.cancel()
-            await asyncio.wait([self._jobs])
+        for job in self._jobs:
+            job.cancel()
+        if self._jobs:
+            await asyncio.wait(self._jobs)
         try:
             async with asyncio.timeout(10):
                 await self.writer.stop()

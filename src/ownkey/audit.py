@@ -9,10 +9,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import ColumnElement, Row, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ownkey import clock
@@ -94,23 +94,59 @@ async def record_refusal(db: Database, actor: Actor, action: Action, target: str
         await record(tx, actor, action, target, allowed=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which entries: an action, who did it (their id), allowed or refused, and days in UTC, both included."""
+
+    action: str | None = None
+    actor_id: str | None = None
+    allowed: bool | None = None
+    first_day: date | None = None
+    last_day: date | None = None
+
+    @property
+    def conditions(self) -> Sequence[ColumnElement[bool]]:
+        """What a row has to meet."""
+        table, found = audit_entries.c, []
+        if self.action:
+            found.append(table.action == self.action)
+        if self.actor_id:
+            found.append(table.actor_id == self.actor_id)
+        if self.allowed is not None:
+            found.append(table.allowed.is_(self.allowed))
+        if self.first_day:
+            found.append(table.created_at >= clock.day_start(self.first_day))
+        if self.last_day:
+            found.append(table.created_at < clock.day_start(self.last_day) + timedelta(days=1))
+        return found
+
+
 async def entries(
     db: Database,
     organization_id: str,
     *,
     action: str | None = None,
+    only: Filter | None = None,
     before: int | None = None,
     limit: int = 100,
 ) -> Sequence[AuditEntry]:
-    """An organization's entries, newest first; ``before`` is the id to page on from."""
-    query = select(audit_entries).where(audit_entries.c.organization_id == organization_id)
-    if action:
-        query = query.where(audit_entries.c.action == action)
+    """An organization's entries, newest first, of an action or by a filter; ``before`` is an id to page from."""
+    conditions = (only or Filter(action)).conditions
+    query = select(audit_entries).where(audit_entries.c.organization_id == organization_id, *conditions)
     if before:
         query = query.where(audit_entries.c.id < before)
     async with db.read() as tx:
         rows = await tx.execute(query.order_by(audit_entries.c.id.desc()).limit(limit))
         return [_entry(row) for row in rows]
+
+
+async def actors(db: Database, organization_id: str) -> Mapping[str, str]:
+    """Everybody an organization has entries of: their id, and what they were called last, by that name."""
+    table = audit_entries.c
+    latest = select(func.max(table.id)).where(table.organization_id == organization_id).group_by(table.actor_id)
+    query = select(table.actor_id, table.actor_label).where(table.id.in_(latest)).order_by(table.actor_label)
+    async with db.read() as tx:
+        return {row.actor_id: row.actor_label for row in await tx.execute(query)}
 
 
 async def verify(db: Database) -> tuple[int, int | None]:

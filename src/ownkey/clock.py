@@ -7,7 +7,7 @@ everything that only shows a time or computes with one it was given.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from ownkey.errors import InvalidRequest
 
@@ -42,6 +42,19 @@ def period_end(period: str) -> datetime:
     """The first moment of the next month, which is when the allowance resets."""
     start = period_start(period)
     return start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+
+
+def parse_day(text: str) -> date:
+    """Return the day that ``text`` names as ``2026-11-30``; raise ``InvalidRequest`` otherwise."""
+    try:
+        return datetime.strptime(text.strip(), "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        raise InvalidRequest(f"{text!r} is no date. Write it as YYYY-MM-DD, for example 2027-01-31.") from None
+
+
+def day_start(day: date) -> datetime:
+    """The first moment of a day."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def rfc3339(moment: datetime) -> str:

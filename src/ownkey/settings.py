@@ -38,7 +38,10 @@ class Settings(BaseSettings):
     public_url: str = Field(
         "http://127.0.0.1:8000", description="The address people use; links in mail are built from it only."
     )
-    vault_keys: SecretStr | None = Field(None, description="Key encryption keys, newest first, separated by commas.")
+    vault_keys: SecretStr | None = Field(
+        None,
+        description="Key encryption keys, newest first, separated by commas; a key service may have wrapped them.",
+    )
     vault_keys_file: Path | None = Field(None, description="A file with key encryption keys, newest first, one a line.")
     plans_file: Path | None = Field(None, description="TOML that replaces the plan catalogue.")
     app_name: str = Field("Ownkey", description="The name people see.")

@@ -12,6 +12,7 @@ from sqlalchemy import URL
 
 # Each costs a worker a megabyte or more, some with what comes along, for as long as it lives.
 NEEDLESS: Mapping[str, str] = {
+    "genai_prices": "knows prices; asked in a process of its own",
     "aiosmtplib": "sends a message; loaded with the first one",
     "alembic": "`ownkey serve` updates the database before it becomes the worker",
     "cyclopts": "the worker is told what to do in three words",

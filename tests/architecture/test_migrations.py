@@ -10,7 +10,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from ownkey.db import schema
+from ownkey.db import (
+    schema,
+    usage_tables,  # noqa: F401 - so that the metadata has all
+)
 from ownkey.db.engine import Database
 from ownkey.db.tables import metadata
 from tests.architecture.source import SOURCE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import ForeignKeyConstraint
 
+from ownkey.db import usage_tables  # noqa: F401 - so that the metadata has all
 from ownkey.db.tables import metadata
 
 WITHOUT_ORGANIZATION = {
@@ -12,6 +13,7 @@ WITHOUT_ORGANIZATION = {
     "one_time_tokens": "belongs to an e-mail address",
     "sign_in_attempts": "belongs to an e-mail address",
     "organizations": "is the organization",
+    "model_prices": "the prices of providers, which are the same for everybody",
     "facts": "one row for the whole installation",
     "audit_end": "where the one chain of audit entries ends",
 }

@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from email import message_from_bytes, policy
 from pathlib import Path
 
 import pytest
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from aiosmtpd.smtp import LoginPassword
 from pydantic import SecretStr
 
 from ownkey.errors import InvalidRequest
 from ownkey.mail import Mailer
 from ownkey.settings import read_settings
+from tests.fakes.post import Post, serving
 
 pytestmark = pytest.mark.anyio
 
 WITH_PASSWORD = "user%40acme.example:p%40ss@"
-
-
-class Post:
-    """A mail server's inbox, and who signed in to it."""
-
-    def __init__(self) -> None:
-        self.received: list[Envelope] = []
-        self.signed_in: list[LoginPassword] = []
-
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        """Keep the message."""
-        self.received.append(envelope)
-        return "250 OK"
-
-    def let_in(self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: object) -> AuthResult:
-        """Everybody may."""
-        assert isinstance(data, LoginPassword)
-        self.signed_in.append(data)
-        return AuthResult(success=True)
-
-
-@asynccontextmanager
-async def serving(post: Post, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """Run a server without TLS; yields its ``host:port``."""
-
-    def protocol() -> SMTP:
-        return SMTP(post, authenticator=post.let_in, auth_require_tls=False, loop=asyncio.get_running_loop())
-
-    server = await asyncio.get_running_loop().create_server(protocol, host, 0)
-    async with server:
-        yield f"{host}:{server.sockets[0].getsockname()[1]}"
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from ownkey.metering.store import Contended, Moment, Store, StoreFailed
+from ownkey.metering.store import Contended, Foretold, Moment, Store, StoreFailed
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -54,25 +54,29 @@ class FaultyStore:
         troubled: Callable[[], None],
         tell: Callable[[], None],
         committed: Callable[[], None],
+        kill: Callable[[], None],
     ) -> None:
         self._store = store
         self._world = world
+        self.is_local = store.is_local
         self._is_away = is_away
         self._troubled = troubled
         self._tell = tell
         self._committed = committed
+        self._kill = kill
+        self.is_local = store.is_local
         self._lost = False
         self._dead = False
         self.may_refuse = False
 
-    def begin(self) -> Moment:
+    def begin(self, foretell: Callable[[], Foretold]) -> Moment:
         """Open the transaction at the virtual time."""
         if self._is_away():
             self._lose()
             raise StoreFailed("away")
         self._reach()
         self._tell()
-        return self._store.begin()
+        return self._store.begin(foretell)
 
     def commit(self) -> None:
         """Make it durable, and perhaps not live to tell."""
@@ -119,7 +123,7 @@ class FaultyStore:
             raise Contended("deadlock")
         if self.may_refuse and self._happens(weather.refused):
             self.may_refuse = False
-            kind = sqlite3.IntegrityError if hasattr(self._store, "_all") else psycopg.IntegrityError
+            kind = sqlite3.IntegrityError if self.is_local else psycopg.IntegrityError
             raise kind("refused")
 
     def _happens(self, chance: float) -> bool:
@@ -134,4 +138,5 @@ class FaultyStore:
 
     def _die(self) -> None:
         self._lose()
+        self._kill()
         raise Killed

@@ -14,11 +14,13 @@ import pytest
 from ownkey.gateway.dialects.anthropic import AnthropicDialect
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.metering import batch
-from ownkey.metering.batch import Batch, Copies
+from ownkey.metering.batch import Batch, Command
+from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import Admit, Hold
 from ownkey.metering.settlement import Renew, Settle
 from ownkey.metering.sqlite_store import SqliteStore
-from ownkey.metering.writer import Writer
+from ownkey.metering.store import EVENT_COLUMNS, Moment, StoreFailed
+from ownkey.metering.writer import Done, OnAdmit, Writer
 
 Mutation = Callable[[pytest.MonkeyPatch, Path], None]
 
@@ -53,7 +55,11 @@ def guard_removed(patch: pytest.MonkeyPatch, file: Path) -> None:
 def unique_index_dropped(patch: pytest.MonkeyPatch, file: Path) -> None:
     """A usage event can be written twice."""
     _alter(file, "usage_events", r"UNIQUE \(request_id\)")
-    patch.setattr(SqliteStore, "add_events_once", SqliteStore.add_events)
+
+    def add(self: SqliteStore, rows: Sequence[Settle]) -> None:
+        self._insert(f"usage_events ({EVENT_COLUMNS})", rows)
+
+    patch.setattr(SqliteStore, "add_events_once", add)
 
 
 def summed_instead_of_last(patch: pytest.MonkeyPatch, file: Path) -> None:
@@ -92,8 +98,8 @@ def charged_at_settlements_month(patch: pytest.MonkeyPatch, file: Path) -> None:
 def copies_kept(patch: pytest.MonkeyPatch, file: Path) -> None:
     """Who may call and with which key is read once and believed for ever."""
 
-    def keep(self: Copies, version: int) -> None:
-        self.version = version
+    def keep(self: Copies, moment: Moment) -> None:
+        self.version, self.period = moment.version, moment.period
 
     patch.setattr(Copies, "good_for", keep)
 
@@ -105,6 +111,28 @@ def settlement_forgotten(patch: pytest.MonkeyPatch, file: Path) -> None:
         answer()
 
     patch.setattr(Writer, "_settled", forget)
+
+
+def reply_before_settlement(patch: pytest.MonkeyPatch, file: Path) -> None:
+    """The last bytes of a reply leave before what it used is durable."""
+    original = Writer.settle
+
+    def settle(self: Writer, command: Settle, answer: Callable[[], None]) -> None:
+        answer()
+        original(self, command, lambda: None)
+
+    patch.setattr(Writer, "settle", settle)
+
+
+def answer_forgotten(patch: pytest.MonkeyPatch, file: Path) -> None:
+    """Who asked while the database went away is never told."""
+    original = Writer._admitted
+
+    def admitted(self: Writer, command: Command, answer: OnAdmit, outcome: Done) -> None:
+        if not isinstance(outcome, StoreFailed):
+            original(self, command, answer, outcome)
+
+    patch.setattr(Writer, "_admitted", admitted)
 
 
 def late_settlement_charged_again(patch: pytest.MonkeyPatch, file: Path) -> None:
@@ -127,6 +155,8 @@ SEEDED: Mapping[str, Mutation] = {
 MORE: Mapping[str, Mutation] = {
     "copies kept": copies_kept,
     "settlement forgotten": settlement_forgotten,
+    "reply before settlement": reply_before_settlement,
+    "answer forgotten": answer_forgotten,
     "late settlement charged again": late_settlement_charged_again,
 }
 __all__ = ["MORE", "SEEDED", "Mutation"]

@@ -28,7 +28,7 @@ from ownkey.metering.batch import Command
 from ownkey.metering.reservations import Caller
 from ownkey.metering.settlement import Release, Renew, Settle
 from ownkey.metering.store import Store
-from ownkey.metering.writer import OnSettled, Writer
+from ownkey.metering.writer import Done, OnSettled, Writer
 from ownkey.node import Node
 from ownkey.plans import Catalogue, Plan
 from ownkey.providers import outbound
@@ -81,6 +81,7 @@ class SimulatedWriter(Writer):
     def __init__(self, node: SimulatedNode, open_store: Callable[[], Store], catalogue: Catalogue) -> None:
         super().__init__(open_store, catalogue, node.name)
         self._on = node
+        self._deep = 0
         self._queue = self  # type: ignore[assignment]
 
     async def start(self) -> None:
@@ -110,18 +111,21 @@ class SimulatedWriter(Writer):
         self._loop.call_later(self._on.latency(), self._reach, *work)
 
     def _reach(self, batch: list[Any], commands: list[Command]) -> None:
-        node = self._on
-        if isinstance(self._store, FaultyStore):
-            self._store.may_refuse = len(commands) > 1
+        with suppress(Killed):
+            self._loop.call_later(self._on.latency(answering=True), self._finish, batch, self._run(commands))
+
+    def _run(self, commands: Sequence[Command], tries: int = 3) -> Sequence[Done]:
+        """A batch is at the database, perhaps command by command."""
+        self._deep += 1
         try:
-            outcomes = self._run(commands)
-        except Killed:
-            node.world.kill(node)
-            return
-        if isinstance(self._store, FaultyStore):
-            self._store.may_refuse = False
-        node.world.oracle.decided(node, commands, outcomes)
-        self._loop.call_later(node.latency(answering=True), self._finish, batch, outcomes)
+            if isinstance(self._store, FaultyStore):
+                self._store.may_refuse = len(commands) > 1
+            outcomes = super()._run(commands, tries)
+        finally:
+            self._deep -= 1
+        if not self._deep:
+            self._on.world.oracle.decided(commands, outcomes)
+        return outcomes
 
 
 class NodeLoop(VirtualLoop):
@@ -245,7 +249,7 @@ class SimulatedNode:
         self.alive = False
         for task in asyncio.all_tasks(self.loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            with suppress(RuntimeError):  # it is the one that is running
+            with suppress(RuntimeError, ValueError):  # it is the one that is running
                 task.get_coro().close()
         if isinstance(self.writer._store, FaultyStore):
             self.writer._store.close()

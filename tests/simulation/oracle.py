@@ -74,6 +74,11 @@ class Request:
     adjustments: list[Adjustment] = field(default_factory=list)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether its end is in the books, not only that its node was taken for dead."""
+        return bool(self.adjustments) or any(event.outcome != "abandoned" for event in self.events)
+
+    @property
     def charged(self) -> int:
         """What the books have taken for it altogether."""
         return sum(e.charged_tokens for e in self.events) - sum(a.tokens for a in self.adjustments)
@@ -113,7 +118,7 @@ class Oracle:
         """A client was told that its reply is whole: what it used must be in the books, or the database is away."""
         self._attach_calls()
         request = self.requests[request_id]
-        if request.calls and request.calls[0].whole and not request.events:
+        if request.calls and request.calls[0].whole and not request.is_settled:
             request.told_early = True
             if self.world.clock.now - request.node.last_trouble > TROUBLED_SECONDS:
                 self.blame(f"I4: the reply of {request_id} left before its settlement")
@@ -129,10 +134,10 @@ class Oracle:
     def noted(self, commands: Sequence[Renew]) -> None:
         """Live calls were noted: what had arrived by then must be charged if the node dies."""
         for command in commands:
-            arrived = sum(call.arrived for call in self.requests[command.request_id].calls)
+            arrived = sum(call.at_least for call in self.requests[command.request_id].calls)
             self._notes[command.request_id, command.observed] = arrived
 
-    def decided(self, node: SimulatedNode, commands: Sequence[Command], outcomes: Sequence[object]) -> None:
+    def decided(self, commands: Sequence[Command], outcomes: Sequence[object]) -> None:
         """A batch has come to an end: whom it admitted and whom not, by what is true at this moment."""
         for command, outcome in zip(commands, outcomes, strict=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, OwnkeyError | StoreFailed):

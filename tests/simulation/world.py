@@ -204,10 +204,6 @@ class World:
             node.away_until = node.paused_until = 0.0
         self.database_away_until = 0.0
         self.run_for(SETTLED_SECONDS)
-        for request in list(self.oracle.requests.values()):
-            if not request.client.answered:
-                self.leave(request)
-        self.run_for(SETTLED_SECONDS)
         self.oracle.closed()
 
     def take_down(self) -> None:
@@ -252,6 +248,7 @@ class World:
             troubled=node.trouble,
             tell=tell,
             committed=self.oracle.committed,
+            kill=lambda: self.kill(node),
         )
         return faulty
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
-from ownkey import audit
+from ownkey import audit, clock
 from ownkey.access import Action
 from ownkey.node import Node
 from ownkey.web.pages.audit import neutral
@@ -37,8 +38,46 @@ async def test_filter(client_for: Callable[[str], Browser]) -> None:
     assert "password.change" in table
     assert "session.sign_in" not in table
     assert "Nothing was recorded" in (await browser.page(f"{PATH}?action=vault.rotate")).text
-    for query in ("action=nothing", "before=x", "before=-1", "before=" + "9" * 30):
+    for query in (
+        "action=nothing",
+        "result=both",
+        "from=yesterday",
+        "to=2026-02-30",
+        "before=x",
+        "before=-1",
+        "before=" + "9" * 30,
+    ):
         assert (await browser.get(f"{PATH}?{query}")).status_code == 400
+
+
+async def test_filters_together(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """By who, result and days; they hold on older pages and in the file, too. Everybody there is can be chosen."""
+    await client_for("user").get("/settings/billing")
+    for name in ("One", "Two"):
+        await client_for("admin").send("/settings/workspace", {"name": name})
+    browser, today = client_for("owner"), clock.now().date()
+    user, admin = acme.people["user"].id, acme.people["admin"].id
+
+    async def rows(query: str) -> list[dict[str, str]]:
+        text = (await browser.get(f"{PATH}.csv?{query}")).text
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+
+    page = await browser.page(PATH)
+    for label in ("Everybody", "User Name", "Admin Name", "Owner Name"):
+        assert label in page.text
+    assert {row["actor_id"] for row in await rows(f"who={admin}")} == {admin}
+    assert [row["action"] for row in await rows(f"who={user}&result=refused")] == ["billing.read"]
+    assert len(await rows(f"who={admin}&action=workspace.update&result=done&from={today}&to={today}")) == 2
+    assert await rows(f"who={admin}&to={today - timedelta(days=1)}") == []
+    assert await rows(f"from={today + timedelta(days=1)}") == []
+    assert await rows(f"who={acme.people['outsider'].id}") == []
+    for number in range(60):
+        async with node.db.transaction() as tx:
+            await audit.record(tx, acme.actor("admin"), Action.WORKSPACE_UPDATE, f"wsp_{number}")
+    older = next(link for link in (await browser.page(f"{PATH}?who={admin}&result=done")).links if "before=" in link)
+    assert f"who={admin}" in older
+    assert "result=done" in older
+    assert "User Name</td>" not in (await browser.page(older)).html
 
 
 async def test_older_entries(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
@@ -77,7 +116,9 @@ async def test_export(client_for: Callable[[str], Browser], node: Node, acme: Ac
     assert len(everything) > 601
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1"])
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "\uff1d1+1", "\uff20SUM"]
+)
 def test_formulas_are_text(cell: str) -> None:
     """What a spreadsheet would take for a formula gets an apostrophe before it."""
     assert neutral(cell) == f"'{cell}"

@@ -11,18 +11,21 @@ from typing import Literal
 import pytest
 import time_machine
 from fastapi import FastAPI
-from sqlalchemy import URL
+from sqlalchemy import URL, insert
 
 from ownkey import audit, clock, plans
+from ownkey.accounts import workspaces
 from ownkey.credentials import Secret
 from ownkey.db.engine import Database
+from ownkey.db.tables import usage_events
 from ownkey.mail import Mailer
 from ownkey.node import Node
 from ownkey.providers import registry
 from ownkey.providers.health import Health
 from ownkey.settings import read_settings
-from ownkey.vault import provider_keys
+from ownkey.vault import key_health, provider_keys
 from ownkey.vault.keyring import KeyRing
+from tests import build
 from tests.fakes.provider import FakeProvider
 from tests.web.conftest import Acme, Browser
 from tests.web.page import Page
@@ -114,7 +117,7 @@ async def test_connect(client_for: Callable[[str], Browser], provider: FakeProvi
     provider.accept([KEY])
     admin = client_for("admin")
     form = (await admin.page(OPENAI)).form(OPENAI)
-    assert set(form.fields) == {"csrf", "api_key"}
+    assert set(form.fields) == {"csrf", "api_key", "expires"}
     reply = await admin.send(OPENAI, {"api_key": f"  {KEY}\n"})
     assert reply.status_code == 303
     assert reply.headers["location"] == f"{PATH}#openai"
@@ -136,7 +139,7 @@ async def test_an_address_is_asked_for_beside_the_key(
     """A provider whose host is the customer's has one more field; what was given is shown, and offered again."""
     admin = client_for("admin")
     form = (await admin.page(AZURE)).form(AZURE)
-    assert set(form.fields) == {"csrf", "address", "api_key"}
+    assert set(form.fields) == {"csrf", "address", "api_key", "expires"}
     reply = await admin.send(AZURE, {"address": "Acme-East", "api_key": "k" * 32, "unchecked": "yes"})
     assert reply.status_code == 303
     page = await admin.page(PATH)
@@ -153,7 +156,7 @@ async def test_a_provider_that_the_operator_added_has_a_section(
     """It takes keys like any other, checked at the operator's address."""
     admin, path = client_for("admin"), f"{PATH}/acme-llm"
     assert ("h2", "Acme Llm") in (await admin.page(PATH)).headings
-    assert set((await admin.page(path)).form(path).fields) == {"csrf", "api_key"}
+    assert set((await admin.page(path)).form(path).fields) == {"csrf", "api_key", "expires"}
     reply = await admin.send(path, {"api_key": KEY})
     assert "Acme Llm accepted the key." in await admin.notice(reply)
     assert provider.last.path == "/v1/models"
@@ -401,3 +404,108 @@ async def test_every_provider_has_a_section(client_for: Callable[[str], Browser]
     page = await client_for("user").page(PATH)
     assert {provider.name for provider in registry.PROVIDERS.values()} <= {text for _, text in page.headings}
     assert {provider.console_url for provider in registry.PROVIDERS.values()} <= set(page.links)
+
+
+async def served(node: Node, acme: Acme, key_id: str, tokens: int, by: str, days_ago: int = 1) -> None:
+    """Write what a call on the key left behind."""
+    at = clock.now() - timedelta(days=days_ago)
+    async with node.db.transaction() as tx:
+        await tx.execute(
+            insert(usage_events).values(
+                request_id=f"req_{key_id}_{by}_{days_ago}",
+                organization_id=acme.organization.id,
+                workspace_id=acme.workspace.id,
+                period=clock.period_of(at),
+                provider="openai",
+                model="a-model",
+                dialect="openai",
+                billed_to="own_key",
+                provider_key_id=key_id,
+                user_id=acme.people[by].id,
+                input_tokens=tokens,
+                cached_input_tokens=0,
+                cache_write_tokens=0,
+                output_tokens=0,
+                reasoning_tokens=0,
+                charged_tokens=0,
+                estimated=False,
+                outcome="finished",
+                started_at=at,
+                duration_ms=1,
+            )
+        )
+
+
+async def test_the_impact_is_shown_before_update_and_remove(
+    client_for: Callable[[str], Browser], node: Node, acme: Acme
+) -> None:
+    """Who used the key, and how long the rest of the allowance would last at its rate; only to who may change it."""
+    admin = client_for("admin")
+    await admin.send(OPENAI, {"api_key": KEY, "unchecked": "yes"})
+    assert "Nobody has used it in the last 30 days." in (await admin.page(f"{OPENAI}/remove")).text
+    key = (await provider_keys.list_keys(node.db, acme.actor("admin")))[0]
+    for by, days_ago in (("user", 10), ("developer", 2)):
+        await served(node, acme, key.id, 2_000_000, by, days_ago)
+    for path in (OPENAI, f"{OPENAI}/remove", PATH):
+        text = (await admin.page(path)).text
+        assert "In the last 30 days it served 2 requests by 2 members." in text, path
+        assert "20,000,000 of its 20,000,000 tokens are left this month, which last about 50 days at this rate." in text
+    assert "2 requests" not in (await client_for("user").page(PATH)).text
+    await served(node, acme, key.id, 900_000_000, "user", 3)
+    assert "which last less than a day at this rate" in (await admin.page(f"{OPENAI}/remove")).text
+
+
+async def test_an_expiry_is_kept_and_shown(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """A day after today; shown beside the key, marked when it is near or over; anything else is told at its field."""
+    admin = client_for("admin")
+    for wrong in ("2020-01-01", "soon", clock.now().date().isoformat(), "9999-12-31", "2027-02-30"):
+        reply = await admin.send(OPENAI, {"api_key": KEY, "unchecked": "yes", "expires": wrong})
+        assert reply.status_code == 422, wrong
+        assert "expires-error" in reply.text
+    day = clock.now() + timedelta(days=5)
+    await admin.send(OPENAI, {"api_key": KEY, "unchecked": "yes", "expires": day.date().isoformat()})
+    key = (await provider_keys.list_keys(node.db, acme.actor("admin")))[0]
+    assert key.expires_at == day.replace(hour=0, minute=0, second=0, microsecond=0)
+    assert f"{day.day} {day:%b %Y} in 5 days" in (await client_for("user").page(PATH)).text
+    with time_machine.travel(day + timedelta(days=1)):
+        token = await build.session(node.db, acme.people["user"])
+        later = client_for("user")
+        later.keep(later.cookie, token)
+        assert "Expired" in (await later.page(PATH)).text
+
+
+async def test_every_workspace_sees_the_same_truth(
+    client_for: Callable[[str], Browser], node: Node, acme: Acme
+) -> None:
+    """A key's health is the organization's: another workspace shows the same, another organization its own."""
+    admin, owner, outsider = client_for("admin"), client_for("owner"), client_for("outsider")
+    await admin.send(OPENAI, {"api_key": KEY, "unchecked": "yes"})
+    await outsider.send(OPENAI, {"api_key": KEY, "unchecked": "yes"})
+    key = (await provider_keys.list_keys(node.db, acme.actor("admin")))[0]
+    await key_health.note_health(node.db, key.id, key.organization_id, Health.REJECTED, "Revoked last night.")
+    second = await workspaces.create(node.db, acme.actor("owner"), node.catalogue["professional"], "Second")
+    shown = [(await admin.page(PATH)).text.split("OpenAI", 1)[1], (await owner.page(PATH)).text.split("OpenAI", 1)[1]]
+    await owner.send("/workspace", {"workspace": second.id})
+    elsewhere = await owner.page(PATH)
+    assert "Second" in elsewhere.text
+    for text in (*shown, elsewhere.text):
+        assert "rejected since" in text
+        assert "Revoked last night." in text
+        assert key.fingerprint in text
+    theirs = (await outsider.page(PATH)).text
+    assert "Revoked" not in theirs
+    assert "Saved without checking." in theirs
+
+
+@pytest.mark.parametrize(("role", "told"), [("user", False), ("developer", False), ("admin", True), ("owner", True)])
+async def test_who_can_act_is_told_on_the_pages(
+    role: str, told: bool, client_for: Callable[[str], Browser], node: Node, acme: Acme
+) -> None:
+    """While a key fails, those who may change it read so where they look at AI; it is gone when the key works."""
+    await client_for("admin").send(OPENAI, {"api_key": KEY, "unchecked": "yes"})
+    key = (await provider_keys.list_keys(node.db, acme.actor("admin")))[0]
+    await key_health.note_health(node.db, key.id, key.organization_id, Health.OUT_OF_CREDIT, "")
+    for path in (PATH, "/settings/usage", "/assistant"):
+        assert ("Your OpenAI key : out of credit since" in (await client_for(role).page(path)).text) is told, path
+    await key_health.note_health(node.db, key.id, key.organization_id, Health.ACTIVE, "")
+    assert "Your OpenAI key" not in (await client_for(role).page(PATH)).text

@@ -12,12 +12,14 @@ from sqlalchemy import insert
 from ownkey import clock
 from ownkey.credentials import Secret
 from ownkey.db.tables import allowances, usage_events
+from ownkey.metering import alerts, prices
+from ownkey.metering.alerts import Lookout
 from ownkey.metering.usage_events import DayUsage
 from ownkey.node import Node
 from ownkey.providers import registry
 from ownkey.providers.health import Health
 from ownkey.vault import provider_keys
-from ownkey.web import charts
+from ownkey.web import charts, formatting
 from ownkey.web.pages import usage
 from tests.web.conftest import Acme, Browser
 
@@ -63,6 +65,9 @@ async def spend(
                 if period == THIS_MONTH
                 else clock.period_start(period),
                 duration_ms=5,
+                # What no page shows.
+                position=None if billed_to == "own_key" else 1,
+                used_after=None if billed_to == "own_key" else tokens,
             )
         )
 
@@ -167,6 +172,71 @@ async def test_used_up_with_an_own_key(node: Node, acme: Acme, client_for: Calla
     openai = registry.PROVIDERS["openai"]
     await provider_keys.save(node.db, node.keyring, acme.actor("admin"), openai, Secret("sk-x" * 9), Health.ACTIVE)
     assert "AI goes on with your own key for OpenAI" in (await client_for("user").page(PATH)).text
+
+
+async def test_before_it_is_used_up(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:
+    """From 80 % on the page says what will happen, and who can see to it that it does not."""
+    await stand(node, acme, 16_000_000)
+    assert "80 % of this month's tokens are used." in (await client_for("user").page(PATH)).text
+    assert (
+        "Admin Name, Owner Name can connect a provider key before that."
+        in (await client_for("developer").page(PATH)).text
+    )
+    assert "and so it does on a larger plan" in (await client_for("owner").page(PATH)).text
+
+
+async def test_alerts(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:
+    """Everyone sees which alerts there were, and whether anybody was told by mail; other months have their own."""
+    assert (await client_for("user").page(PATH)).text.count("Not reached") == 3
+    await stand(node, acme, 20_000_000)
+    await Lookout().look(node.db)
+    page = await client_for("user").page(PATH)
+    assert "Not reached" not in page.text
+    assert "This installation sends no mail" in page.text
+    [*_, last] = await alerts.list_alerts(node.db, acme.actor("user"), THIS_MONTH)
+    await alerts.note_mailed(node.db, last, 2)
+    assert "mailed to 2 people" in (await client_for("user").page(PATH)).text
+    earlier = await client_for("user").page(f"{PATH}?month={usage.months_back(THIS_MONTH)[1]}")
+    assert earlier.text.count("Not reached") == 3
+    assert (await client_for("outsider").page(PATH)).text.count("Not reached") == 3
+
+
+async def test_costs(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:
+    """What own keys served has a cost, by provider and by member; a price that is not known is never a sum of 0."""
+    await prices.save(node.db, "1.0", {("openai", "a-model"): [(0, 1440, 0, None, 5_000_000, 0, 0, 0)]})
+    await spend(node, acme, 2_000)
+    assert "Cost on own keys Unknown" not in (await client_for("admin").page(PATH)).text
+    await spend(node, acme, 300_000, billed_to="own_key")
+    page = await client_for("admin").page(PATH)
+    assert page.html.count("$1.50") == 3
+    assert "at list prices" in page.text
+    await spend(node, acme, 1_000, billed_to="own_key", provider="ollama", by="developer")
+    page = await client_for("admin").page(PATH)
+    assert "without 1 request of unknown price" in page.text
+    assert page.html.count("Unknown price") == 2
+    assert "$0" not in page.html
+    await spend(node, acme, 1_000, billed_to="own_key", provider="ollama")
+    assert "$1.50 and 1 request of unknown price" in (await client_for("admin").page(PATH)).text
+
+
+@pytest.mark.parametrize(
+    ("micros", "unpriced", "told"),
+    [
+        (0, 0, "$0.00"),
+        (1, 0, "under $0.0001"),
+        (100, 0, "$0.0001"),
+        (12_345, 0, "$0.0123"),
+        (999_949, 0, "$0.9999"),
+        (999_999, 0, "$1.00"),
+        (1_234_567, 0, "$1.23"),
+        (12_345_678_901, 0, "$12,345.68"),
+        (0, 3, "Unknown price"),
+        (1_500_000, 2, "$1.50 and 2 requests of unknown price"),
+    ],
+)
+def test_money(micros: int, unpriced: int, told: str) -> None:
+    """Small costs are not rounded to nothing, and unknown ones are said to be so."""
+    assert formatting.micros(micros, unpriced) == told
 
 
 async def test_only_their_own(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:

@@ -17,7 +17,7 @@ from ownkey.providers import addresses, registry
 from ownkey.providers.health import Health
 from ownkey.providers.key_check import KeyCheckResult
 from ownkey.providers.provider import Provider
-from ownkey.vault import provider_keys
+from ownkey.vault import key_health, provider_keys
 
 
 class ProviderKey(Shown):
@@ -37,6 +37,8 @@ class ProviderKey(Shown):
     created_at: datetime
     last_checked_at: datetime | None
     last_used_at: datetime | None
+    health_since: datetime | None
+    expires_at: datetime | None
 
 
 class NewKey(Given):
@@ -49,6 +51,10 @@ class NewKey(Given):
             max_length=addresses.LONGEST,
             description="For a provider whose host is yours: the resource, region or address it asks for.",
         ),
+    ] = ""
+    expires: Annotated[
+        str,
+        Field(max_length=10, description="The day on which the key expires, as 2027-01-31: admins are reminded."),
     ] = ""
     unchecked: Annotated[bool, Field(description="Save it without asking the provider about it.")] = False
 
@@ -74,7 +80,7 @@ async def save(node: Here, actor: Caller, provider: str, given: NewKey) -> Saved
     # Before the provider is asked: nobody else's key is sent anywhere.
     await _require_manager(node, actor, Action.PROVIDER_KEY_ADD, company)
     secret = provider_keys.clean(given.key, company, node.settings.google_token_url)
-    address = node.providers.accept(company, given.address)
+    address, expires_at = node.providers.accept(company, given.address), provider_keys.expiry(given.expires)
     found = KeyCheckResult(Health.UNVERIFIED, "")
     if not given.unchecked:
         found = await node.providers.check(company, address, secret)
@@ -92,6 +98,7 @@ async def save(node: Here, actor: Caller, provider: str, given: NewKey) -> Saved
         found.health,
         found.said,
         base_url=address,
+        expires_at=expires_at,
         managed_by=node.settings.keys_managed_by,
     )
     shown = ProviderKey.model_validate(key)
@@ -104,7 +111,7 @@ async def check(node: Here, actor: Caller, provider: str) -> ProviderKey:
     managed_by = node.settings.keys_managed_by
     sealed = await provider_keys.sealed_key(node.db, actor, company.slug, managed_by=managed_by)
     found = await node.providers.check(company, sealed.base_url, provider_keys.use(node.keyring, sealed))
-    await provider_keys.note_health(node.db, sealed.id, sealed.organization_id, found.health, found.said)
+    await key_health.note_health(node.db, sealed.id, sealed.organization_id, found.health, found.said)
     keys = await provider_keys.list_keys(node.db, actor)
     return next(ProviderKey.model_validate(key) for key in keys if key.provider == company.slug)
 

@@ -100,6 +100,7 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/api-tokens/{token_id}", api_tokens.revoke, Action.API_TOKEN_REVOKE, "api_tokens.manage", 204),
     # Usage
     Route("GET", "/usage", usage.allowance, Action.USAGE_READ, "usage.read"),
+    Route("GET", "/usage/alerts", usage.list_alerts, Action.USAGE_READ, "usage.read"),
     Route("GET", "/usage/days", usage.by_day, Action.USAGE_READ, "usage.read"),
     Route("GET", "/usage/members", usage.by_member, Action.USAGE_READ, "usage.read"),
     Route("GET", "/usage/providers", usage.by_provider, Action.USAGE_READ, "usage.read"),

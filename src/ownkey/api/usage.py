@@ -11,11 +11,16 @@ from ownkey import clock
 from ownkey.accounts import subscriptions
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Page, Period, Shown
-from ownkey.metering import allowances, usage_events
+from ownkey.metering import alerts, allowances, usage_events
+from ownkey.metering.prices import CURRENCY
 
 
 class Allowance(Shown):
-    """A month's tokens. ``remaining`` is what neither calls have used nor running ones hold."""
+    """A month's tokens, and what those on own keys cost. ``remaining`` is what calls neither have used nor hold.
+
+    Costs are at the providers' list prices, in millionths of ``currency``; requests whose price is not known are
+    counted as unpriced and are in no cost.
+    """
 
     period: str
     granted: int
@@ -25,6 +30,21 @@ class Allowance(Shown):
     resets_at: datetime
     own_key_tokens: int
     events: int
+    own_key_cost_micros: int
+    own_key_unpriced_requests: int
+    currency: str
+
+
+class Alert(Shown):
+    """A share of the allowance, in per cent, that was used up: told once a month each for 50, 80 and 100.
+
+    ``mailed_at`` is null while nobody was told by mail; an alert outdone by a higher one at once is mailed with that.
+    """
+
+    threshold: int
+    reached_at: datetime
+    mailed_at: datetime | None
+    recipients: int
 
 
 class Day(Shown):
@@ -36,26 +56,35 @@ class Day(Shown):
 
 
 class Member(Shown):
-    """Tokens and requests of a person (``user``) or of a token (``api_token``)."""
+    """Tokens and requests of a person (``user``) or of a token (``api_token``), and the cost on own keys."""
 
     label: str
     kind: str
     allowance_tokens: int
     own_key_tokens: int
     requests: int
+    own_key_cost_micros: int
+    own_key_unpriced_requests: int
+    currency: str = CURRENCY
 
 
 class Provider(Shown):
-    """Tokens and requests at one provider."""
+    """Tokens and requests at one provider, and the cost on own keys."""
 
     provider: str
     allowance_tokens: int
     own_key_tokens: int
     requests: int
+    own_key_cost_micros: int
+    own_key_unpriced_requests: int
+    currency: str = CURRENCY
 
 
 class Event(Shown):
-    """One attempt at a provider: what it used, and who paid."""
+    """One attempt at a provider: what it used, and who paid.
+
+    ``cost_micros`` is the cost at the provider's list price, in millionths of ``currency``; null: not known.
+    """
 
     id: int
     request_id: str
@@ -76,6 +105,8 @@ class Event(Shown):
     duration_ms: int
     member: str | None
     workspace: str
+    cost_micros: int | None
+    currency: str
 
 
 async def allowance(node: Here, actor: Caller, period: Period = None) -> Allowance:
@@ -93,7 +124,16 @@ async def allowance(node: Here, actor: Caller, period: Period = None) -> Allowan
         resets_at=found.resets_at,
         own_key_tokens=totals.own_key_tokens,
         events=totals.events,
+        own_key_cost_micros=totals.own_key_cost_micros,
+        own_key_unpriced_requests=totals.own_key_unpriced_requests,
+        currency=CURRENCY,
     )
+
+
+async def list_alerts(node: Here, actor: Caller, period: Period = None) -> Page[Alert]:
+    """List the alerts about a month's allowance, lowest first."""
+    found = await alerts.list_alerts(node.db, actor, _month(period))
+    return Page(items=[Alert.model_validate(alert) for alert in found])
 
 
 async def by_day(node: Here, actor: Caller, period: Period = None) -> Page[Day]:

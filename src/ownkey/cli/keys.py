@@ -33,6 +33,9 @@ async def set_key(
     address: Annotated[
         str, Parameter(help="For a provider whose host is the customer's: its resource, region or address.")
     ] = "",
+    expires: Annotated[
+        str, Parameter(help="The day on which the key expires, as 2027-01-31: admins are reminded.")
+    ] = "",
     unchecked: Annotated[bool, Parameter(help="Save the key without asking the provider about it.")] = False,
     json: Json = False,
 ) -> None:
@@ -42,7 +45,7 @@ async def set_key(
     """
     async with installation() as here:
         company = here.providers.connectable(provider)
-        place = here.providers.accept(company, address)
+        place, ends = here.providers.accept(company, address), provider_keys.expiry(expires)
         _, actor = await here.organization(org)
         secret = read_key(company, here.settings.google_token_url)
         looks = registry.advice(company, secret)
@@ -53,7 +56,9 @@ async def set_key(
         if health.blocks_saving:
             raise InvalidRequest(f"{company.name} rejected this key, so it was not saved: {said} {looks or ''}")
         keyring = await here.keyring()
-        key = await provider_keys.save(here.db, keyring, actor, company, secret, health, said, base_url=place)
+        key = await provider_keys.save(
+            here.db, keyring, actor, company, secret, health, said, base_url=place, expires_at=ends
+        )
     if health is Health.ACTIVE and (mistake := registry.mistaken(company, secret)):
         warn(mistake)
     elif health is not Health.ACTIVE:
@@ -81,6 +86,7 @@ async def list_keys(org: Org, /, *, json: Json = False) -> None:
                 "created_at": key.created_at,
                 "last_checked_at": key.last_checked_at,
                 "last_used_at": key.last_used_at,
+                "expires_at": key.expires_at,
             }
             for key in found
         ],

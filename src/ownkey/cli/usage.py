@@ -13,6 +13,7 @@ from ownkey.cli.installation import installation
 from ownkey.cli.output import Json, show, to_json
 from ownkey.cli.parameters import Month, Org
 from ownkey.metering import allowances, usage_events
+from ownkey.metering.prices import CURRENCY
 
 app = App(name="usage", help="What an organization has used of its allowance.")
 _PAGE = 1000
@@ -20,7 +21,11 @@ _PAGE = 1000
 
 @app.default
 async def allowance(org: Org, /, *, month: Month = None, json: Json = False) -> None:
-    """Show a month's allowance: granted, used, reserved by running calls, and left."""
+    """Show a month's allowance: granted, used, reserved by running calls, and left; and what the calls cost.
+
+    Costs are at the providers' list prices, in millionths of the currency. Requests whose price is not known are
+    counted as unpriced and are in no cost.
+    """
     period = month or clock.period_of(clock.now())
     async with installation() as here:
         _, actor = await here.organization(org)
@@ -36,6 +41,11 @@ async def allowance(org: Org, /, *, month: Month = None, json: Json = False) -> 
         "resets_at": found.resets_at,
         "own_key_tokens": totals.own_key_tokens,
         "events": totals.events,
+        "own_key_cost_micros": totals.own_key_cost_micros,
+        "own_key_unpriced_requests": totals.own_key_unpriced_requests,
+        "allowance_cost_micros": totals.allowance_cost_micros,
+        "allowance_unpriced_requests": totals.allowance_unpriced_requests,
+        "currency": CURRENCY,
     }
     show(document, json)
 

@@ -6,12 +6,13 @@ Database and cipher are loaded by the commands that need them.
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from ownkey.access import Actor
 from ownkey.cli.output import Json, show
-from ownkey.errors import Unavailable
+from ownkey.errors import InvalidRequest, Unavailable
 
 app = App(name="vault", help="The keys that encrypt the provider keys.")
 
@@ -54,14 +55,29 @@ async def status(*, json: Json = False) -> None:
 
 
 @app.command
-def new_key(*, json: Json = False) -> None:
+def new_key(
+    *,
+    key_service: Annotated[
+        str,
+        Parameter(
+            help="Wrap it with a key of a key service: `aws-kms://arn:aws:kms:…`, `gcp-kms://projects/…` or "
+            "`hcvault://transit/keys/name`."
+        ),
+    ] = "",
+    json: Json = False,
+) -> None:
     """Print a new key encryption key, for `OWNKEY_VAULT_KEYS` or a line of `OWNKEY_VAULT_KEYS_FILE`.
 
     It is kept nowhere else: without it the provider keys it seals cannot be opened again.
     """
     from ownkey.vault.kek import new_kek
+    from ownkey.vault.key_services import KeyServiceFailed
 
+    try:
+        text = new_kek(key_service)
+    except KeyServiceFailed as error:
+        raise InvalidRequest(f"The key {error}.") from error
     if json:
-        show({"key": new_kek()}, json)
+        show({"key": text}, json)
     else:
-        print(new_kek())
+        print(text)

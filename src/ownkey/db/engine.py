@@ -62,13 +62,14 @@ class Database:
                 self.url.set(drivername="sqlite+aiosqlite"), pool_size=4, max_overflow=8, hide_parameters=True
             )
             event.listen(engine.sync_engine, "connect", self._prepare_sqlite)
-            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(engine.sync_engine, "begin", begin_sqlite)
             return engine
         return create_async_engine(
             self.url,
             pool_size=5,
             max_overflow=5,
             pool_pre_ping=True,
+            hide_parameters=True,
             connect_args=CONNECT_OPTIONS,
         )
 
@@ -129,7 +130,8 @@ def _empty_log(path: str) -> None:
         log.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _begin_sqlite(connection: Any) -> None:
+def begin_sqlite(connection: Any) -> None:
+    """Begin a transaction of the kind that the connection's options ask for."""
     # A deferred BEGIN that turns into a write fails at once when somebody else is writing.
     write = connection.get_execution_options().get("ownkey_write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

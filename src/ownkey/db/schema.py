@@ -6,18 +6,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, inspect
+from sqlalchemy import URL, Connection, create_engine, event, inspect
 from sqlalchemy.exc import OperationalError
 
+from ownkey.db.engine import begin_sqlite
 from ownkey.errors import Unavailable
 
-NEWEST = "0001"
+NEWEST = "0004"
 """The last migration. Known without Alembic, which is loaded only to apply one."""
 
 
-def upgrade(url: URL) -> None:
-    """Apply every migration that is missing. Creates SQLite's file, readable by its owner only.
+def upgrade(url: URL, revision: str = NEWEST) -> None:
+    """Apply every migration that is missing, all or none. Creates SQLite's file, readable by its owner only.
 
     Raises ``Unavailable`` if the database cannot be reached.
     """
@@ -26,8 +28,10 @@ def upgrade(url: URL) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     with _connection(url) as connection:
-        if _applied(connection) != NEWEST:
-            _migrate(connection)
+        if _applied(connection) != revision:
+            connection.execution_options(ownkey_write=True)
+            with connection.begin():
+                _migrate(connection, revision)
 
 
 def is_current(url: URL) -> bool:
@@ -44,19 +48,22 @@ def _applied(connection: Connection) -> str | None:
         return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, revision: str) -> None:
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 @contextmanager
 def _connection(url: URL) -> Iterator[Connection]:
     engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _leave_begin_to_us)
+        event.listen(engine, "begin", begin_sqlite)
     try:
         with engine.connect() as connection:
             yield connection
@@ -64,3 +71,8 @@ def _connection(url: URL) -> Iterator[Connection]:
         raise Unavailable("The database could not be reached. Check OWNKEY_DATABASE_URL.") from error
     finally:
         engine.dispose()
+
+
+def _leave_begin_to_us(connection: Any, record: Any) -> None:
+    """The driver's own BEGIN comes with the first change of a row: what changes the schema would not be undone."""
+    connection.isolation_level = None

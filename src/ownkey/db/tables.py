@@ -47,13 +47,7 @@ def _counted_id() -> Column[int]:
 
 
 def _organization(**options: Any) -> Column[str]:
-    return Column(
-        "organization_id",
-        Text,
-        ForeignKey("organizations.id"),
-        nullable=False,
-        **options,
-    )
+    return Column("organization_id", Text, ForeignKey("organizations.id"), nullable=False, **options)
 
 
 def _organization_unchecked() -> Column[str]:
@@ -66,10 +60,7 @@ def _texts(*names: str) -> list[Column[str]]:
 
 
 def _in_workspace() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(
-        ["organization_id", "workspace_id"],
-        ["workspaces.organization_id", "workspaces.id"],
-    )
+    return ForeignKeyConstraint(["organization_id", "workspace_id"], ["workspaces.organization_id", "workspaces.id"])
 
 
 def _created() -> Column[datetime]:
@@ -221,23 +212,25 @@ provider_keys = Table(
     Column("kek_id", Text, nullable=False),
     Column("created_by", Text),
     _created(),
+    # What its admins know of it; they are reminded, and nothing else depends on it.
+    Column("expires_at", UtcTime),
     UniqueConstraint("organization_id", "provider"),
 )
 
 provider_key_health = Table(
     "provider_key_health",
     metadata,
-    Column(
-        "provider_key_id",
-        Text,
-        ForeignKey("provider_keys.id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    Column("provider_key_id", Text, ForeignKey("provider_keys.id", ondelete="CASCADE"), primary_key=True),
     _organization(),
     Column("health", Text, nullable=False),
     Column("said", Text, nullable=False, server_default=""),
     Column("last_checked_at", UtcTime),
     Column("last_used_at", UtcTime),
+    Column("health_since", UtcTime),
+    # The health that the admins know of, and the reminder, in days ahead, that they had last.
+    Column("told_health", Text, nullable=False, server_default="unverified"),
+    Column("reminded_days", Integer),
+    Column("next_check_at", UtcTime, index=True),
 )
 
 subscriptions = Table(
@@ -261,6 +254,8 @@ allowances = Table(
     # How far used + reserved stood above granted after something that is no admission: a plan
     # downgrade, or a provider that produced more than the limit it was given.
     Column("excess_tokens", BigInteger, nullable=False, server_default="0"),
+    # How many usage events and ledger entries have changed the balance: the position of the last.
+    Column("entries", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("granted_tokens >= 0", name="granted"),
     CheckConstraint("used_tokens >= 0", name="used"),
     CheckConstraint("reserved_tokens >= 0", name="reserved"),
@@ -311,7 +306,13 @@ usage_events = Table(
     Column("outcome", Text, nullable=False),
     Column("started_at", UtcTime, nullable=False),
     Column("duration_ms", BigInteger, nullable=False),
+    # Its place among the entries of its organization and month, those of the ledger counted alike, and what was used
+    # after it. A call on an own key touches no allowance and has neither.
+    Column("position", BigInteger),
+    Column("used_after", BigInteger),
     CheckConstraint("billed_to IN ('allowance', 'own_key')", name="billed_to"),
+    CheckConstraint("(billed_to = 'own_key') = (position IS NULL)", name="position"),
+    CheckConstraint("(position IS NULL) = (used_after IS NULL)", name="used_after"),
     Index(None, "organization_id", "period", "id"),
 )
 
@@ -326,9 +327,11 @@ ledger_entries = Table(
     Column("request_id", Text),
     Column("note", Text, nullable=False, server_default=""),
     _created(),
-    CheckConstraint("kind IN ('grant', 'usage', 'adjustment')", name="kind"),
+    Column("position", BigInteger, nullable=False),
+    Column("used_after", BigInteger, nullable=False),
+    CheckConstraint("kind IN ('grant', 'adjustment')", name="kind"),
 )
-# One adjustment a call. A usage entry needs no index of its own: it is written with its event, whose request is unique.
+# One adjustment a call.
 Index(
     "uq_ledger_entries_adjustment",
     ledger_entries.c.request_id,
@@ -378,13 +381,7 @@ messages = Table(
     metadata,
     Column("id", Text, primary_key=True),
     _organization(),
-    Column(
-        "conversation_id",
-        Text,
-        ForeignKey("conversations.id", ondelete="CASCADE"),
-        nullable=False,
-        index=True,
-    ),
+    Column("conversation_id", Text, ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("role", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("request_id", Text),

@@ -23,7 +23,7 @@ from ownkey.providers.failures import Failure, message_of
 from ownkey.providers.health import Health
 from ownkey.providers.provider import Provider
 from ownkey.providers.service_account import TokenRefused
-from ownkey.vault import provider_keys
+from ownkey.vault import key_health, provider_keys
 
 log = structlog.get_logger(__name__)
 
@@ -166,7 +166,7 @@ class Relay:
         noted, at = self._noted.get(key.id, (None, -_NOTE_SECONDS))
         if self.now() - at > (_NOTE_SECONDS if health is noted else _CHANGE_SECONDS):
             self._noted[key.id] = (health, self.now())
-            self._write(provider_keys.note_health(self.node.db, key.id, key.organization_id, health, said))
+            self._write(key_health.note_health(self.node.db, key.id, key.organization_id, health, said))
 
     def _write(self, note: Coroutine[Any, Any, object]) -> None:
         """Write what people should know of a key; calls go on without it."""

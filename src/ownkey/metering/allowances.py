@@ -48,23 +48,28 @@ async def current(db: Database, actor: Actor, plan: Plan, period: str | None = N
                 )
             )
         ).first()
-    granted, used, reserved = row or (plan.monthly_tokens, 0, 0)
+    granted, used, reserved = (row[0], row[1], row[2]) if row else (plan.monthly_tokens, 0, 0)
     if period == this_period:
         granted = plan.monthly_tokens  # a plan change is written with the next call, and counts for it
     return Allowance(period, granted, used, reserved, clock.period_end(period))
 
 
 class Balance:
-    """An allowance row inside the writer's transaction, which holds it locked: plain arithmetic is exact here."""
+    """An allowance row inside the writer's transaction, which holds it locked: plain arithmetic is exact here.
 
-    __slots__ = ("excess", "granted", "key", "reserved", "touched", "used")
+    ``entries`` counts what changed it: the usage events and ledger entries of the month, which carry this number and
+    what is used after them.
+    """
 
-    def __init__(self, key: tuple[str, str], granted: int, used: int = 0, reserved: int = 0, excess: int = 0) -> None:
+    __slots__ = ("entries", "excess", "granted", "key", "reserved", "touched", "used")
+
+    def __init__(self, key: tuple[str, str], granted: int, used: int, reserved: int, excess: int, entries: int) -> None:
         self.key = key
         self.granted = granted
         self.used = used
         self.reserved = reserved
         self.excess = excess
+        self.entries = entries
         self.touched = False
 
     @property

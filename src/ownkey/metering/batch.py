@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ownkey.access import Role
-from ownkey.errors import Forbidden, NotAuthenticated, OwnkeyError, ProviderNotAvailable, Unavailable
+from ownkey.errors import NotAuthenticated, OwnkeyError, Unavailable
 from ownkey.metering.allowances import Balance
+from ownkey.metering.callers import not_on_allowance, refusal_of
 from ownkey.metering.copies import Copies, Known
 from ownkey.metering.reservations import (
     LEASE_SECONDS,
@@ -28,10 +28,10 @@ from ownkey.metering.reservations import (
 )
 from ownkey.metering.settlement import Release, Renew, Settle
 from ownkey.metering.store import AbandonedRow, CallerRow, EntryRow, Foretold, HeldRow, Moment, ReservationRow, Store
+from ownkey.metering.token_uses import Made
 from ownkey.metering.usage import Usage, charge
 from ownkey.plans import Catalogue, Plan
 
-GATEWAY_SCOPE = "gateway"
 _NO_HOLD = Hold(0, None)
 
 
@@ -56,12 +56,11 @@ class Batch:
         self.lease_until = 0
         self.balances: dict[tuple[str, str], Balance] = {}
         self.reservations: list[tuple[object, ...]] = []
-        self.events: list[Settle] = []
+        self.events: list[tuple[object, ...]] = []
         self.own_key_events: list[Settle] = []
         self.entries: list[EntryRow] = []
         self.requests: dict[str, int] = {}
-        self.counted: dict[str, int] = {}
-        self.counted_for: dict[str, str] = {}
+        self.made: dict[str, Made] = {}
 
     def run(self, commands: Sequence[Command]) -> list[Outcome]:
         """Do all commands in one transaction. Raises ``StoreFailed`` or the driver's error with nothing done.
@@ -108,6 +107,7 @@ class Batch:
             ]
             self._write()
             self.store.commit()
+            self.copies.uses.written()
         except BaseException:
             self.copies.version = -1
             self.store.rollback()
@@ -152,11 +152,12 @@ class Batch:
             self._charge(row.period, row.tokens, self._abandoned(row))
 
     def _charge(self, period: str, held: int, event: Settle) -> None:
-        charged = event.charged_tokens
-        self.balances[event.organization_id, period].settle(held, charged)
-        self.events.append(event)
-        if charged:
-            self._enter(event.organization_id, period, "usage", -charged, event.request_id, "")
+        if event.period != period:  # the reservation knows better
+            event = event._replace(period=period)
+        balance = self.balances[event.organization_id, period]
+        balance.settle(held, event.charged_tokens)
+        balance.entries += 1
+        self.events.append((*event, balance.entries, balance.used))
 
     def _abandoned(self, row: ReservationRow) -> Settle:
         """What a dead node's call is taken to have used: its input, and the output last seen."""
@@ -189,8 +190,9 @@ class Batch:
         """Correct what a dead node's call was charged when it turns out not to be dead: once, in the ledger."""
         for row, charged in late:
             difference = charged - row.charged_tokens
-            self.balances[row.organization_id, row.period].settle(0, difference)
-            self._enter(row.organization_id, row.period, "adjustment", -difference, row.request_id, "late settlement")
+            balance = self.balances[row.organization_id, row.period]
+            balance.settle(0, difference)
+            self._enter(balance, "adjustment", -difference, row.request_id, "late settlement")
 
     def _callers_of(self, admits: Sequence[Admit]) -> list[Known | None]:
         if not admits:
@@ -207,6 +209,8 @@ class Batch:
         }
         if limited:
             self.requests = {row[0]: row[2] for row in self.store.requests_of(list(limited))}
+            for token, period in limited:
+                self.requests[token] = self.requests.get(token, 0) + self.copies.uses.kept(token, period)
         return callers
 
     def _allowances_of(self, admits: Sequence[Admit], callers: Sequence[Known | None]) -> set[tuple[str, str]]:
@@ -231,7 +235,7 @@ class Batch:
         key = self.copies.keys[row.organization_id, command.provider]
         hold, remaining = _NO_HOLD, 0
         if key is None:
-            refusal = _not_on_allowance(command)
+            refusal = not_on_allowance(command)
             if refusal is not None:
                 return refusal
             balance = self._granted_balance(row, plan)
@@ -244,8 +248,11 @@ class Batch:
             remaining = balance.remaining
         token = row.api_token_id
         if token is not None:
-            self.counted[token] = self.counted.get(token, 0) + 1
-            self.counted_for[token] = row.organization_id
+            made = self.made.get(token)
+            if made is None:
+                exact = plan.monthly_requests_per_token is not None
+                made = self.made[token] = Made(row.organization_id, self.moment.period, self.moment.now_ms, exact)
+            made.requests += 1
         return Admission(
             command.request_id,
             row.organization_id,
@@ -286,7 +293,8 @@ class Batch:
         limit = plan.monthly_requests_per_token
         if limit is None or row.api_token_id is None:
             return None
-        made = self.requests.get(row.api_token_id, 0) + self.counted.get(row.api_token_id, 0)
+        now = self.made.get(row.api_token_id)
+        made = self.requests.get(row.api_token_id, 0) + (now.requests if now else 0)
         return request_limit_reached(limit, self.moment.period) if made >= limit else None
 
     def _granted_balance(self, row: CallerRow, plan: Plan) -> Balance:
@@ -294,7 +302,7 @@ class Batch:
         balance = self.balances[row.organization_id, self.moment.period]
         if balance.granted != plan.monthly_tokens:
             difference = balance.grant(plan.monthly_tokens)
-            self._enter(*balance.key, "grant", difference, None, plan.code)
+            self._enter(balance, "grant", difference, None, plan.code)
         return balance
 
     def _read_callers(self, callers: set[Caller]) -> None:
@@ -315,18 +323,21 @@ class Batch:
     def _lock(self, keys: Iterable[tuple[str, str]]) -> None:
         missing = sorted({key for key in keys if key not in self.balances})
         if missing:
-            for organization_id, period, granted, used, reserved, excess in self.store.balances(missing):
+            for organization_id, period, *figures in self.store.balances(missing):
                 key = (organization_id, period)
-                self.balances[key] = Balance(key, granted, used, reserved, excess)
+                self.balances[key] = Balance(key, *figures)
 
-    def _enter(self, organization_id: str, period: str, kind: str, tokens: int, request: str | None, note: str) -> None:
-        self.entries.append(EntryRow(organization_id, period, kind, tokens, request, note, self.moment.now_ms))
+    def _enter(self, balance: Balance, kind: str, tokens: int, request: str | None, note: str) -> None:
+        """After the balance has been changed."""
+        balance.entries += 1
+        now = self.moment.now_ms
+        self.entries.append(EntryRow(*balance.key, kind, tokens, request, note, now, balance.entries, balance.used))
 
     def _write(self) -> None:
         store = self.store
         store.change_balances(
             [
-                (balance.granted, balance.used, balance.reserved, balance.excess, *balance.key)
+                (balance.granted, balance.used, balance.reserved, balance.excess, balance.entries, *balance.key)
                 for balance in self.balances.values()
                 if balance.touched
             ]
@@ -335,40 +346,4 @@ class Batch:
         store.add_events(self.events)
         store.add_events_once(self.own_key_events)
         store.add_entries(self.entries)
-        store.count_requests(
-            [
-                (token, self.moment.period, self.counted_for[token], made, self.moment.now_ms)
-                for token, made in self.counted.items()
-            ]
-        )
-
-
-def refusal_of(row: CallerRow, plan: Plan) -> OwnkeyError | None:
-    """Why a known caller may not make AI calls, or None. A token is bound to the rights of the person who made it."""
-    if row.revoked or row.user_disabled:
-        return NotAuthenticated()
-    if row.suspended or row.archived:
-        return Forbidden("This organization or workspace is suspended. Ask its owner.")
-    role = Role.OWNER if row.is_owner else Role.of(row.role) if row.role else None
-    if not row.caller.token_hash:
-        return None if role else Forbidden("You are no longer a member of this workspace.")
-    if row.user_id is not None and (role is None or role < Role.DEVELOPER):
-        return NotAuthenticated("The person who made this API token may no longer use one. Ask an admin for a new one.")
-    if GATEWAY_SCOPE not in row.scopes.split():
-        return Forbidden(f"This API token lacks the scope {GATEWAY_SCOPE!r}. Generate one that has it.")
-    if not plan.api_access:
-        return Forbidden(f"The {plan.name} plan does not include API access. The owner can change it under Billing.")
-    return None
-
-
-def _not_on_allowance(command: Admit) -> OwnkeyError | None:
-    """Why a call without an own key cannot be served at all, whatever is left; None if it can."""
-    if not command.has_platform_key:
-        return ProviderNotAvailable(
-            f"There is no {command.provider} key here. An admin can connect one under Settings → Integrations."
-        )
-    if command.own_key_only:
-        return Forbidden(
-            f"{command.own_key_only} An admin can connect your organization's own key under Settings → Integrations."
-        )
-    return None
+        store.count_requests(self.copies.uses.to_write(self.made, self.moment.now_ms))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ownkey.metering.reservations import Admit, Caller, KeyRow
 from ownkey.metering.settlement import Settle
 from ownkey.metering.store import CallerRow, Foretold, Moment
+from ownkey.metering.token_uses import TokenUses
 from ownkey.plans import Plan
 
 _MOST_COPIES = 200_000
@@ -24,16 +25,22 @@ class Known(NamedTuple):
 
 @dataclass(slots=True)
 class Copies:
-    """Rows read before, good for as long as the facts' version stands; the version is read in every transaction."""
+    """Rows read before, good for as long as the facts' version stands; the version is read in every transaction.
+
+    ``uses`` is what the database has not been told yet, and stays.
+    """
 
     version: int = -1
     period: str = ""
     callers: dict[Caller, Known | None] = field(default_factory=dict)
     keys: dict[tuple[str, str], KeyRow | None] = field(default_factory=dict)
+    uses: TokenUses = field(default_factory=TokenUses)
 
     def good_for(self, moment: Moment) -> None:
         """Forget everything if something changed since, or if it has become too much."""
         self.period = moment.period
+        if moment.version != self.version:
+            self.uses.hurry()
         if moment.version != self.version or len(self.callers) + len(self.keys) > _MOST_COPIES:
             self.callers.clear()
             self.keys.clear()

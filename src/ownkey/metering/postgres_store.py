@@ -18,6 +18,7 @@ from ownkey.metering.settlement import Settle
 from ownkey.metering.store import (
     ABANDONED_QUERY,
     CALLER_COLUMNS,
+    CHARGED_EVENT_COLUMNS,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
     HELD_COLUMNS,
@@ -42,7 +43,7 @@ FACTS_LOCK = 7_310_580
 _TEXT, _NUMBER, _TRUTH = "", "::bigint", "::boolean"
 _RESERVATION_TYPES = (*[_TEXT] * 4, *[_NUMBER] * 3, *[_TEXT] * 5, _NUMBER, _TEXT, _NUMBER)
 _EVENT_TYPES = (*[_TEXT] * 11, *[_NUMBER] * 6, _TRUTH, _TEXT, _NUMBER, _NUMBER)
-_ENTRY_TYPES = (_TEXT, _TEXT, _TEXT, _NUMBER, _TEXT, _TEXT, _NUMBER)
+_ENTRY_TYPES = (_TEXT, _TEXT, _TEXT, _NUMBER, _TEXT, _TEXT, *[_NUMBER] * 3)
 
 # A parameter is a list of rows, or of texts.
 _GIVEN = "jsonb_array_elements($1::jsonb) AS j"
@@ -74,14 +75,14 @@ _ADD_BALANCES = (
     f"SELECT j->>0, j->>1, 0 FROM {_GIVEN} ORDER BY 1, 2 ON CONFLICT DO NOTHING"
 )
 _BALANCES = (
-    "SELECT organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens "
+    "SELECT organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens, entries "
     f"FROM {_GIVEN} JOIN allowances ON organization_id = j->>0 AND period = j->>1 "
     "ORDER BY organization_id, period FOR UPDATE OF allowances"
 )
 _CHANGE_BALANCES = (
     "UPDATE allowances SET granted_tokens = (j->>0)::bigint, used_tokens = (j->>1)::bigint, "
-    "reserved_tokens = (j->>2)::bigint, excess_tokens = (j->>3)::bigint "
-    f"FROM {_GIVEN} WHERE organization_id = j->>4 AND period = j->>5"
+    "reserved_tokens = (j->>2)::bigint, excess_tokens = (j->>3)::bigint, entries = (j->>4)::bigint "
+    f"FROM {_GIVEN} WHERE organization_id = j->>5 AND period = j->>6"
 )
 _REQUESTS = (
     f"SELECT api_token_id, period, requests FROM {_GIVEN} "
@@ -91,7 +92,7 @@ _COUNT_REQUESTS = (
     "INSERT INTO api_token_months AS months (api_token_id, period, organization_id, requests, last_used_at) "
     f"SELECT {_columns((_TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER))} FROM {_GIVEN} ORDER BY 1, 2 "
     "ON CONFLICT (api_token_id, period) DO UPDATE SET requests = months.requests + excluded.requests, "
-    "last_used_at = excluded.last_used_at"
+    "last_used_at = greatest(months.last_used_at, excluded.last_used_at)"
 )
 _ADD_RESERVATIONS = _insertion(f"reservations ({RESERVATION_COLUMNS}, node, lease_until)", _RESERVATION_TYPES)
 _TAKE = f"DELETE FROM reservations WHERE request_id {_AMONG_GIVEN} RETURNING {HELD_COLUMNS}"
@@ -104,8 +105,8 @@ _RENEW = (
     "UPDATE reservations SET observed_tokens = (j->>0)::bigint, lease_until = (j->>1)::bigint "
     f"FROM {_GIVEN} WHERE request_id = j->>2"
 )
-_ADD_EVENTS = _insertion(f"usage_events ({EVENT_COLUMNS})", _EVENT_TYPES)
-_ADD_EVENTS_ONCE = f"{_ADD_EVENTS} ON CONFLICT (request_id) DO NOTHING"
+_ADD_EVENTS = _insertion(f"usage_events ({CHARGED_EVENT_COLUMNS})", (*_EVENT_TYPES, _NUMBER, _NUMBER))
+_ADD_EVENTS_ONCE = f"{_insertion(f'usage_events ({EVENT_COLUMNS})', _EVENT_TYPES)} ON CONFLICT (request_id) DO NOTHING"
 _ABANDONED = f"{ABANDONED_QUERY} {_AMONG_GIVEN}"
 _ADJUSTED = f"SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id {_AMONG_GIVEN}"
 _ADD_ENTRIES = _insertion(f"ledger_entries ({ENTRY_COLUMNS})", _ENTRY_TYPES)
@@ -216,7 +217,7 @@ class PostgresStore:
         if rows:
             self._ask(_RENEW, rows)
 
-    def add_events(self, rows: Sequence[Settle]) -> None:
+    def add_events(self, rows: Rows) -> None:
         self._write(_ADD_EVENTS, rows)
 
     def add_events_once(self, rows: Sequence[Settle]) -> None:

@@ -18,6 +18,7 @@ from ownkey.metering.settlement import Settle
 from ownkey.metering.store import (
     ABANDONED_QUERY,
     CALLER_COLUMNS,
+    CHARGED_EVENT_COLUMNS,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
     HELD_COLUMNS,
@@ -39,17 +40,18 @@ from ownkey.metering.store import (
 _PERSON = PERSON_QUERY.format(user="?", workspace="?")
 _ADD_BALANCE = "INSERT INTO allowances (organization_id, period, granted_tokens) VALUES (?, ?, 0)"
 _CHANGE_BALANCE = (
-    "UPDATE allowances SET granted_tokens = ?, used_tokens = ?, reserved_tokens = ?, excess_tokens = ? "
+    "UPDATE allowances SET granted_tokens = ?, used_tokens = ?, reserved_tokens = ?, excess_tokens = ?, entries = ? "
     "WHERE organization_id = ? AND period = ?"
 )
 _COUNT_REQUESTS = (
     "INSERT INTO api_token_months (api_token_id, period, organization_id, requests, last_used_at) "
     "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, "
-    "last_used_at = excluded.last_used_at"
+    "last_used_at = max(last_used_at, excluded.last_used_at)"
 )
 _RESERVATIONS = f"reservations ({RESERVATION_COLUMNS}, node, lease_until)"
 _RENEW = "UPDATE reservations SET observed_tokens = ?, lease_until = ? WHERE request_id = ?"
 _EVENTS = f"usage_events ({EVENT_COLUMNS})"
+_CHARGED_EVENTS = f"usage_events ({CHARGED_EVENT_COLUMNS})"
 _ENTRIES = f"ledger_entries ({ENTRY_COLUMNS})"
 _ADJUSTED = "SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id IN"
 _AT_ONCE = 200
@@ -189,13 +191,13 @@ class SqliteStore:
 
     def balances(self, keys: Sequence[tuple[str, str]]) -> Rows:
         found: list[tuple[Any, ...]] = []
-        columns = "organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens"
+        columns = "organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens, entries"
         for part in _chunks(keys):
             query = f"SELECT {columns} {_found('allowances', 'organization_id', 'period', len(part))}"
             found += self._all(query, tuple(chain.from_iterable(part)))
         new = set(keys).difference((row[0], row[1]) for row in found) if len(found) < len(keys) else ()
         self._many(_ADD_BALANCE, list(new))
-        return found + [(*key, 0, 0, 0, 0) for key in new]
+        return found + [(*key, 0, 0, 0, 0, 0) for key in new]
 
     def change_balances(self, rows: Rows) -> None:
         self._many(_CHANGE_BALANCE, rows)
@@ -233,8 +235,8 @@ class SqliteStore:
     def renew(self, rows: Rows) -> None:
         self._many(_RENEW, rows)
 
-    def add_events(self, rows: Sequence[Settle]) -> None:
-        self._insert(_EVENTS, rows)
+    def add_events(self, rows: Rows) -> None:
+        self._insert(_CHARGED_EVENTS, rows)
 
     def add_events_once(self, rows: Sequence[Settle]) -> None:
         self._insert(_EVENTS, rows, "ON CONFLICT (request_id) DO NOTHING")

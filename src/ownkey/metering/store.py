@@ -92,6 +92,8 @@ class EntryRow(NamedTuple):
     request_id: str | None
     note: str
     created_at: int
+    position: int
+    used_after: int
 
 
 Rows = Sequence[tuple[Any, ...]]
@@ -123,6 +125,8 @@ ABANDONED_QUERY = (
 )
 KEY_COLUMNS = ", ".join(KeyRow._fields)
 EVENT_COLUMNS = ", ".join(Settle._fields)
+# Of an event that the allowance paid for.
+CHARGED_EVENT_COLUMNS = f"{EVENT_COLUMNS}, position, used_after"
 ENTRY_COLUMNS = ", ".join(EntryRow._fields)
 
 
@@ -167,13 +171,13 @@ class Store(Protocol):
         """The current keys of these (organization, provider) pairs."""
 
     def balances(self, keys: Sequence[tuple[str, str]]) -> Rows:
-        """Lock and read allowances by (organization, period): both, then granted, used, reserved, excess.
+        """Lock and read allowances by (organization, period): both, then granted, used, reserved, excess, entries.
 
         One that is not there yet is made, with nothing granted.
         """
 
     def change_balances(self, rows: Rows) -> None:
-        """Overwrite locked allowances: granted, used, reserved, excess, then organization and period."""
+        """Overwrite locked allowances: granted, used, reserved, excess, entries; organization and period."""
 
     def requests_of(self, keys: Sequence[tuple[str, str]]) -> Rows:
         """Requests made by API tokens in a month: token, period, number."""
@@ -193,11 +197,11 @@ class Store(Protocol):
     def renew(self, rows: Rows) -> None:
         """Extend leases: observed tokens, lease_until, request."""
 
-    def add_events(self, rows: Sequence[Settle]) -> None:
-        """Insert usage events."""
+    def add_events(self, rows: Rows) -> None:
+        """Insert usage events of the allowance: the columns of ``Settle``, then position and used_after."""
 
     def add_events_once(self, rows: Sequence[Settle]) -> None:
-        """Insert usage events, leaving out those whose request has one already."""
+        """Insert usage events of own keys, leaving out those whose request has one already."""
 
     def abandoned(self, request_ids: Sequence[str]) -> Sequence[AbandonedRow]:
         """Those of the requests that have an event as abandoned."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Row, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Row, case, cast, func, literal, select
 
 from ownkey.access import Actor
 from ownkey.db.engine import Database
 from ownkey.db.tables import api_tokens, usage_events, users, workspaces
+from ownkey.db.usage_tables import model_prices
+from ownkey.metering.prices import APPLIES, COST, CURRENCY, UNPRICED
 
 _DAY_MS = 86_400_000
 _table = usage_events.c
@@ -20,7 +22,11 @@ _total = _table.input_tokens + _table.output_tokens
 
 @dataclass(frozen=True, slots=True)
 class UsageEvent:
-    """What one attempt at a provider used, and who paid."""
+    """What one attempt at a provider used, and who paid.
+
+    ``cost_micros`` is what that costs at the provider's list price, in millionths of the currency, whoever pays it;
+    None when the price is not known.
+    """
 
     id: int
     request_id: str
@@ -41,15 +47,25 @@ class UsageEvent:
     duration_ms: int
     member: str | None
     workspace: str
+    cost_micros: int | None
+    currency: str
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Tokens of a month: charged to the allowance, and served by own keys; and the number of events."""
+    """Tokens of a month: charged to the allowance, and served by own keys; the number of events, and their cost.
+
+    Costs are at the providers' list prices, in millionths of a dollar, without the ``unpriced`` requests, whose price
+    is not known.
+    """
 
     allowance_tokens: int
     own_key_tokens: int
     events: int
+    allowance_cost_micros: int
+    allowance_unpriced_requests: int
+    own_key_cost_micros: int
+    own_key_unpriced_requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +86,8 @@ class MemberUsage:
     allowance_tokens: int
     own_key_tokens: int
     requests: int
+    own_key_cost_micros: int
+    own_key_unpriced_requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +98,8 @@ class ProviderUsage:
     allowance_tokens: int
     own_key_tokens: int
     requests: int
+    own_key_cost_micros: int
+    own_key_unpriced_requests: int
 
 
 def _sum(value: ColumnElement[Any]) -> ColumnElement[int]:
@@ -91,13 +111,24 @@ _allowance = _sum(_table.charged_tokens)
 _own_key = _sum(case((_table.billed_to == "own_key", _total), else_=0))
 
 
+def _cost(billed_to: str) -> tuple[ColumnElement[int], ColumnElement[int]]:
+    """The cost of what was billed so, and how many of its events have no known price."""
+    mine = _table.billed_to == billed_to
+    return _sum(case((mine, COST), else_=0)), _sum(case((mine & UNPRICED, 1), else_=0))
+
+
+_priced = usage_events.outerjoin(model_prices, APPLIES)
+_own_key_cost = _cost("own_key")
+
+
 def _of(actor: Actor, period: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return _table.organization_id == actor.organization_id, _table.period == period
 
 
 async def totals(db: Database, actor: Actor, period: str) -> Totals:
     """The month's sums for the actor's organization."""
-    query = select(_allowance, _own_key, func.count()).where(*_of(actor, period))
+    costs = (*_cost("allowance"), *_own_key_cost)
+    query = select(_allowance, _own_key, func.count(), *costs).select_from(_priced).where(*_of(actor, period))
     async with db.read() as tx:
         return Totals(*(await tx.execute(query)).one())
 
@@ -116,9 +147,9 @@ async def by_day(db: Database, actor: Actor, period: str) -> Sequence[DayUsage]:
 async def by_member(db: Database, actor: Actor, period: str) -> Sequence[MemberUsage]:
     """Who used how much, most first: people, and API tokens by their name."""
     query = (
-        select(users.c.email, users.c.name, api_tokens.c.name, _allowance, _own_key, func.count())
+        select(users.c.email, users.c.name, api_tokens.c.name, _allowance, _own_key, func.count(), *_own_key_cost)
         .select_from(
-            usage_events.outerjoin(users, (users.c.id == _table.user_id) & _table.api_token_id.is_(None)).outerjoin(
+            _priced.outerjoin(users, (users.c.id == _table.user_id) & _table.api_token_id.is_(None)).outerjoin(
                 api_tokens, api_tokens.c.id == _table.api_token_id
             )
         )
@@ -129,15 +160,16 @@ async def by_member(db: Database, actor: Actor, period: str) -> Sequence[MemberU
     async with db.read() as tx:
         rows = (await tx.execute(query)).all()
     return [
-        MemberUsage(token or name or email or "Unknown", "api_token" if token else "user", allowance, own, requests)
-        for email, name, token, allowance, own, requests in rows
+        MemberUsage(token or name or email or "Unknown", "api_token" if token else "user", *sums)
+        for email, name, token, *sums in rows
     ]
 
 
 async def by_provider(db: Database, actor: Actor, period: str) -> Sequence[ProviderUsage]:
     """Usage at each provider, most first."""
     query = (
-        select(_table.provider, _allowance, _own_key, func.count())
+        select(_table.provider, _allowance, _own_key, func.count(), *_own_key_cost)
+        .select_from(_priced)
         .where(*_of(actor, period))
         .group_by(_table.provider)
         .order_by(_sum(_total).desc())
@@ -151,9 +183,15 @@ async def events(
 ) -> Sequence[UsageEvent]:
     """The organization's events after the one with id ``since``, oldest first, at most ``limit``."""
     query = (
-        select(usage_events, users.c.email.label("member"), workspaces.c.name.label("workspace"))
+        select(
+            usage_events,
+            users.c.email.label("member"),
+            workspaces.c.name.label("workspace"),
+            COST.label("cost_micros"),
+            literal(CURRENCY).label("currency"),
+        )
         .select_from(
-            usage_events.outerjoin(users, users.c.id == _table.user_id).outerjoin(
+            _priced.outerjoin(users, users.c.id == _table.user_id).outerjoin(
                 workspaces, workspaces.c.id == _table.workspace_id
             )
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, cast
@@ -236,8 +237,17 @@ class Writer:
         while (work := self._queue.get()) is not None:
             batch, commands = work
             self._loop.call_soon_threadsafe(self._finish, batch, self._run(commands))
+        self._leave_nothing()
         if self._store is not None:
             self._store.close()
+
+    def _leave_nothing(self) -> None:
+        """Write what is kept in memory for a later batch: there will be none. Best effort, a database may be away."""
+        uses = self._copies.uses
+        uses.leave_nothing()
+        with suppress(Exception):
+            while uses:
+                self._transact([])
 
     def _run(self, commands: Sequence[Command], tries: int = 3) -> Sequence[Done]:
         try:

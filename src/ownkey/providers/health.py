@@ -26,6 +26,11 @@ class Health(StrEnum):
         return _EXPLANATIONS[self]
 
     @property
+    def is_trouble(self) -> bool:
+        """Whether calls on the key fail, as far as is known."""
+        return self not in (Health.ACTIVE, Health.UNVERIFIED)
+
+    @property
     def blocks_saving(self) -> bool:
         """Whether a key found in this state is not saved unless the admin insists."""
         return self is Health.REJECTED

@@ -15,6 +15,9 @@ import tink
 from tink import aead, prf, secret_key_access
 from tink.proto import aes_gcm_pb2, common_pb2, hkdf_prf_pb2, tink_pb2
 
+from ownkey.vault import key_services
+from ownkey.vault.key_services import KeyServiceFailed
+
 KEK_BYTES = 32
 # Of 32 random bytes about 30 differ; fewer than this happens once in 10^18 keys.
 _FEWEST_DIFFERENT_BYTES = 16
@@ -43,7 +46,12 @@ class Kek:
 
     @classmethod
     def parse(cls, text: str) -> Kek:
-        """The key in ``text``: base64 of 32 bytes, either alphabet. Raises ``BadKek``."""
+        """The key in ``text``: base64 of 32 bytes, either alphabet, or wrapped by a key service. Raises ``BadKek``."""
+        if key_services.is_wrapped(text):
+            try:
+                return cls(key_services.unwrap(text))
+            except KeyServiceFailed as error:
+                raise BadKek(str(error)) from error
         compact = text.strip().replace("-", "+").replace("_", "/").rstrip("=")
         try:
             key = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
@@ -59,9 +67,13 @@ class Kek:
         return f"Kek({self.id})"
 
 
-def new_kek() -> str:
-    """The text of a new key encryption key, as ``OWNKEY_VAULT_KEYS`` takes it."""
-    return base64.b64encode(secrets.token_bytes(KEK_BYTES)).decode()
+def new_kek(key_service: str = "") -> str:
+    """The text of a new key encryption key, as ``OWNKEY_VAULT_KEYS`` takes it.
+
+    With the address of a key in a key service it is wrapped by that one. Raises ``KeyServiceFailed``.
+    """
+    key = secrets.token_bytes(KEK_BYTES)
+    return key_services.wrap(key_service, key) if key_service else base64.b64encode(key).decode()
 
 
 def _refuse_weak(key: bytes) -> None:

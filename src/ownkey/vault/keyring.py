@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ownkey.errors import Unavailable
 from ownkey.settings import Settings
+from ownkey.vault import key_services
 from ownkey.vault.kek import BadKek, Kek, new_kek
 
 KEY_FILE_NAME = "vault-keys"
@@ -137,11 +138,15 @@ def _parse(source: str, lines: Sequence[str]) -> Sequence[Kek]:
     texts = [text for line in lines if (text := line.strip()) and not text.startswith("#")]
     if not texts:
         raise _Unusable(f"{source} has no key. Make one with `ownkey vault new-key`.")
+    return [_kek(f"Key {number} of {source}", text) for number, text in enumerate(texts, start=1)]
+
+
+def _kek(name: str, text: str) -> Kek:
     try:
-        number = 0
-        return [Kek.parse(text) for number, text in enumerate(texts, start=1)]
+        return Kek.parse(text)
     except BadKek as error:
-        raise _Unusable(f"Key {number} of {source} {error}. Make one with `ownkey vault new-key`.") from None
+        advice = "" if key_services.is_wrapped(text) else " Make one with `ownkey vault new-key`."
+        raise _Unusable(f"{name} {error}.{advice}") from None
 
 
 def _missing(source: str, *, embedded: bool) -> str:

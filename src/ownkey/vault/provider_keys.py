@@ -7,12 +7,12 @@ A replaced key is a new row and the old one is gone, so a key's id is also its v
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select
 
 from ownkey import audit, clock
 from ownkey.access import Action, Actor, Role
@@ -25,13 +25,13 @@ from ownkey.ids import new_id
 from ownkey.providers.health import Health
 from ownkey.providers.provider import Provider
 from ownkey.providers.service_account import TOKEN_URL, ServiceAccount, email_of
-from ownkey.vault import envelope
+from ownkey.vault import envelope, key_health
 from ownkey.vault.envelope import EnvelopeBroken as EnvelopeBroken  # what use() raises
 from ownkey.vault.envelope import Sealed
 from ownkey.vault.keyring import KeyRing
 
 LONGEST_KEY = 16 * 1024
-_LONGEST_SAID = 500
+_LONGEST_LIFE = timedelta(days=3653)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class ProviderKey:
 
     Of a service account's key the ``preview`` is the account's e-mail address. ``address`` is where the key goes, empty
     for the provider's usual address. ``said`` is what the provider said at the last check, the key taken out of it.
+    ``expires_at`` is what the admins were told of it, if anything: they are reminded, and nothing else depends on it.
     """
 
     id: str
@@ -54,6 +55,8 @@ class ProviderKey:
     last_used_at: datetime | None
     added_by: str
     created_at: datetime
+    expires_at: datetime | None
+    health_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,20 @@ def clean(text: str, provider: Provider | None = None, token_url: str = TOKEN_UR
     return Secret(key)
 
 
+def expiry(text: str) -> datetime | None:
+    """The beginning (UTC) of the day on which a key expires, from ``2027-01-31``; None for none.
+
+    Raises ``InvalidRequest`` for what is no day, or not after today, or more than ten years ahead.
+    """
+    if not text.strip():
+        return None
+    day = clock.parse_day(text)
+    today = clock.now().date()
+    if not today < day <= today + _LONGEST_LIFE:
+        raise InvalidRequest("Give a day after today, within ten years, or none.")
+    return clock.day_start(day)
+
+
 def may_manage(actor: Actor, managed_by: str = "admin") -> bool:
     """Whether the actor may connect, replace and remove keys; ``managed_by`` is the setting ``keys_managed_by``."""
     if managed_by == "owner" and actor.kind != "operator" and actor.role is not Role.OWNER:
@@ -124,6 +141,7 @@ async def save(
     said: str = "",
     *,
     base_url: str = "",
+    expires_at: datetime | None = None,
     managed_by: str = "admin",
 ) -> ProviderKey:
     """Store a key for a provider, in place of the one there may be; no call admitted afterwards uses the old one.
@@ -139,18 +157,18 @@ async def save(
     detail = {"provider": provider.slug, "health": health.value, "replaced": old_id}
     if base_url:
         detail["address"] = base_url
+    if expires_at is not None:
+        detail["expires"] = f"{expires_at:%Y-%m-%d}"
     async with perform(db, actor, action, key.id, detail) as tx:
         detail["replaced"] = await _delete(tx, actor.organization_id, provider.slug)
-        await _insert(tx, keyring, actor, key, sealed, secret, _preview(provider, secret))
-        await tx.execute(
-            insert(provider_key_health).values(
-                provider_key_id=key.id,
-                organization_id=actor.organization_id,
-                health=health.value,
-                said=said[:_LONGEST_SAID],
-                last_checked_at=clock.now(),
-            )
-        )
+        shown = {
+            "preview": _preview(provider, secret),
+            "fingerprint": secret.fingerprint(keyring.fingerprint_key(key.organization_id)),
+            "created_by": actor.label,
+            "expires_at": expires_at,
+        }
+        await _insert(tx, key, sealed, shown)
+        await key_health.begin(tx, key.id, actor.organization_id, health, said)
         saved = _provider_key_of((await tx.execute(_query().where(provider_keys.c.id == key.id))).one())
     if old_id:
         await db.empty_log()
@@ -182,6 +200,13 @@ async def sealed_key(db: Database, actor: Actor, provider_slug: str, *, managed_
     return SealedKey(**row._mapping)
 
 
+async def sealed_by_id(db: Database, key_ids: Collection[str]) -> Sequence[SealedKey]:
+    """Those of the keys that are still there, sealed: for looking after them, whoever they belong to."""
+    async with db.read() as tx:
+        rows = await tx.execute(select(*SEALED_COLUMNS).where(provider_keys.c.id.in_(key_ids)))
+        return [SealedKey(**row._mapping) for row in rows]
+
+
 def use(keyring: KeyRing, sealed: SealedKey) -> Secret:
     """Open a key: the one place where a stored secret becomes readable.
 
@@ -189,33 +214,6 @@ def use(keyring: KeyRing, sealed: SealedKey) -> Secret:
     report that one with ``note_broken``. Neither is a reason to use another key or the allowance.
     """
     return envelope.open_sealed(keyring, sealed.sealed, sealed.bound_to)
-
-
-async def note_health(db: Database, key_id: str, organization_id: str, health: Health, said: str) -> bool:
-    """Remember what a check or real traffic told of a key.
-
-    Returns whether its health is another than before, which is when admins should be told.
-    """
-    mine = (provider_key_health.c.provider_key_id == key_id) & (
-        provider_key_health.c.organization_id == organization_id
-    )
-    values = {"health": health.value, "said": said[:_LONGEST_SAID], "last_checked_at": clock.now()}
-    noted = update(provider_key_health).where(mine).values(**values)
-    async with db.transaction() as tx:
-        changed = await tx.execute(noted.where(provider_key_health.c.health != health.value))
-        if changed.rowcount == 0:
-            await tx.execute(noted)
-    return changed.rowcount == 1
-
-
-async def note_used(db: Database, moments: Mapping[str, datetime]) -> None:
-    """Remember when keys last served a call: key id to moment."""
-    async with db.transaction() as tx:
-        # In one order on every node, so that two of them never wait for each other.
-        for key_id, moment in sorted(moments.items()):
-            earlier = or_(provider_key_health.c.last_used_at.is_(None), provider_key_health.c.last_used_at < moment)
-            mine = provider_key_health.c.provider_key_id == key_id
-            await tx.execute(update(provider_key_health).where(mine, earlier).values(last_used_at=moment))
 
 
 async def note_broken(db: Database, sealed: SealedKey) -> None:
@@ -289,23 +287,18 @@ def _preview(provider: Provider, secret: Secret) -> str:
     return email_of(secret) if provider.credential == "service_account" else secret.preview()
 
 
-async def _insert(
-    tx: Transaction, keyring: KeyRing, actor: Actor, key: SealedKey, sealed: Sealed, secret: Secret, preview: str
-) -> None:
+async def _insert(tx: Transaction, key: SealedKey, sealed: Sealed, shown: Mapping[str, Any]) -> None:
     values = {
         "id": key.id,
         "organization_id": key.organization_id,
         "provider": key.provider,
         "base_url": key.base_url,
-        "preview": preview,
-        "fingerprint": secret.fingerprint(keyring.fingerprint_key(key.organization_id)),
         "ciphertext": sealed.ciphertext,
         "wrapped_data_key": sealed.wrapped_data_key,
         "kek_id": sealed.kek_id,
-        "created_by": actor.label,
         "created_at": clock.now(),
     }
-    await tx.execute(insert(provider_keys).values(**values))
+    await tx.execute(insert(provider_keys).values(**values, **shown))
 
 
 def _query() -> Select[Any]:
@@ -322,6 +315,8 @@ def _query() -> Select[Any]:
         provider_key_health.c.last_used_at,
         func.coalesce(provider_keys.c.created_by, "").label("added_by"),
         provider_keys.c.created_at,
+        provider_keys.c.expires_at,
+        provider_key_health.c.health_since,
     ).outerjoin(provider_key_health, provider_key_health.c.provider_key_id == provider_keys.c.id)
 
 

@@ -33,6 +33,23 @@ def money(cents: int, currency: str) -> str:
     return f"{sign}{amount}" if sign else f"{currency} {amount}"
 
 
+def micros(amount: int, unpriced: int = 0) -> str:
+    """``1234567`` millionths of a dollar as ``$1.23``, a small amount as ``$0.0012``; never a known cost as nothing.
+
+    ``unpriced`` is how many requests beside it have no known price; if that is all there is, there is no amount.
+    """
+    if amount >= 999_950:
+        cents = (amount + 5_000) // 10_000
+        told = f"${cents // 100:,}.{cents % 100:02d}"
+    elif amount >= 100 or amount == 0:
+        told = f"${amount / 1_000_000:.4f}" if amount else "$0.00"
+    else:
+        told = "under $0.0001"
+    if not unpriced:
+        return told
+    return f"{told} and {plural(unpriced, 'request')} of unknown price" if amount else "Unknown price"
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """``1 member``, ``2 members``."""
     return f"{number(count)} {one if count == 1 else many or one + 's'}"

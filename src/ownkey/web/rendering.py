@@ -75,6 +75,7 @@ def _environment() -> Environment:
         "number": formatting.number,
         "compact": formatting.compact,
         "money": formatting.money,
+        "micros": formatting.micros,
         "day": formatting.day,
         "month": formatting.month,
         "when": formatting.when,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import insert
 
+from ownkey import clock
 from ownkey.access import Role
 from ownkey.api.urls import PREFIX, ROUTES
+from ownkey.db.engine import Database
+from ownkey.db.tables import allowances
+from ownkey.metering.alerts import Lookout
 from tests.integration.api.conftest import Acme
 
 pytestmark = pytest.mark.anyio
@@ -19,9 +24,26 @@ async def test_usage_is_shown(acme: Acme) -> None:
     assert shown["resets_at"] == "2026-03-01T00:00:00Z"
     assert set(shown) == {
         *("period", "granted", "used", "reserved", "remaining", "resets_at", "own_key_tokens", "events"),
+        *("own_key_cost_micros", "own_key_unpriced_requests", "currency"),
     }
-    for path in ("/usage/days", "/usage/members", "/usage/providers", "/usage/events"):
+    for path in ("/usage/alerts", "/usage/days", "/usage/members", "/usage/providers", "/usage/events"):
         assert (await acme.ask("GET", path, token)).json() == {"items": [], "next": None}
+
+
+async def test_alerts_are_shown(acme: Acme, database: Database) -> None:
+    """The alerts of a month, lowest first, with when they were reached and whether anybody was told by mail."""
+    token = await acme.token(Role.DEVELOPER, "usage.read")
+    row = {"organization_id": acme.created.organization.id, "period": clock.period_of(clock.now())}
+    async with database.transaction() as tx:
+        await tx.execute(insert(allowances).values(**row, granted_tokens=1000, used_tokens=900))
+    await Lookout().look(database)
+    shown = (await acme.ask("GET", "/usage/alerts", token)).json()["items"]
+    assert [(each["threshold"], each["mailed_at"], each["recipients"]) for each in shown] == [
+        (50, None, 0),
+        (80, None, 0),
+    ]
+    assert shown[0]["reached_at"].endswith("Z")
+    assert (await acme.ask("GET", "/usage/alerts?period=2026-02", token)).json()["items"] == []
 
 
 async def test_the_audit_log_is_paged(acme: Acme) -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from ownkey.demo.simulated_provider import SimulatedProvider
+from tests.fakes.key_services import VAULT_KEY, FakeKeyServices
 from tests.integration.cli.conftest import Cli
 
 KEY = b"sk-demo-canary-4f1d9e77aa21\n"
 EVENT_MEMBERS = (
     *("id", "request_id", "provider", "model", "dialect", "billed_to", "provider_key_id", "input_tokens"),
     *("cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "charged_tokens", "estimated"),
-    *("outcome", "started_at", "duration_ms", "member", "workspace"),
+    *("outcome", "started_at", "duration_ms", "member", "workspace", "cost_micros", "currency"),
 )
 
 
@@ -53,6 +54,8 @@ def test_an_organization_from_nothing(cli_on_each: Cli) -> None:
     assert usage == {
         **{"period": "2026-02", "granted": 2_000_000, "used": 0, "reserved": 0, "remaining": 2_000_000},
         **{"resets_at": "2026-03-01T00:00:00Z", "own_key_tokens": 0, "events": 0},
+        **{"own_key_cost_micros": 0, "own_key_unpriced_requests": 0, "currency": "USD"},
+        **{"allowance_cost_micros": 0, "allowance_unpriced_requests": 0},
     }
     assert cli("usage", "events", "acme-corp").out == ""
 
@@ -186,3 +189,19 @@ def test_usage_events_have_the_documented_members(cli: Cli) -> None:
     assert tuple(UsageEvent.__slots__) == EVENT_MEMBERS
     assert cli("organizations", "create", "Acme", "--owner", "owner@acme.test").code == 0
     assert cli("usage", "events", "acme", "--since", "0", "--month", "2026-11", "--json").out == ""
+
+
+def test_a_key_service_may_guard_the_key(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new key comes wrapped, and works from the settings; without the service the vault says why it is locked."""
+    with FakeKeyServices() as services:
+        for name, value in services.environment.items():
+            monkeypatch.setenv(name, value)
+        text = cli.json("vault", "new-key", "--key-service", VAULT_KEY)["key"]
+        cli.set(VAULT_KEYS=text)
+        assert cli.json("vault", "status")["open"]
+        services.refuse = True
+        status = cli.json("vault", "status")
+        assert (status["open"], "HashiCorp Vault" in status["locked_reason"]) == (False, True)
+        refused = cli("vault", "new-key", "--key-service", VAULT_KEY)
+        assert (refused.code, refused.out) == (1, "")
+        assert "cannot be used with HashiCorp Vault" in refused.err

@@ -18,6 +18,7 @@ from ownkey.credentials import Secret, random_text
 from ownkey.db.engine import Database
 from ownkey.providers import registry
 from ownkey.providers.health import Health
+from ownkey.vault import key_health
 from ownkey.vault import provider_keys as keys
 from ownkey.vault.kek import Kek, new_kek
 from ownkey.vault.keyring import KeyRing
@@ -73,7 +74,7 @@ async def test_no_secret_stands_in_the_files(sqlite_url: URL) -> None:
         saved = await keys.save(database, ring, owner, provider, Secret(text), Health.ACTIVE)
         sealed = await keys.sealed_key(database, owner, provider.slug)
         assert keys.use(ring, sealed).reveal() == text
-        await keys.note_health(database, saved.id, saved.organization_id, Health.REJECTED, "Rejected.")
+        await key_health.note_health(database, saved.id, saved.organization_id, Health.REJECTED, "Rejected.")
     await keys.remove(database, owner, "groq")
 
     before_checkpoint = contents(sqlite_url)

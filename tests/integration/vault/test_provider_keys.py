@@ -17,6 +17,7 @@ from ownkey.db.tables import provider_key_health, provider_keys
 from ownkey.errors import Forbidden, NotFound, Unavailable
 from ownkey.providers import registry
 from ownkey.providers.health import Health
+from ownkey.vault import key_health
 from ownkey.vault import provider_keys as keys
 from ownkey.vault.keyring import KeyRing, VaultLocked
 from ownkey.vault.provider_keys import EnvelopeBroken, SealedKey
@@ -205,13 +206,13 @@ async def test_health_follows_what_happens(database: Database, ring: KeyRing) ->
     admin = await an_admin(database)
     saved = await keys.save(database, ring, admin, OPENAI, FIRST, Health.ACTIVE)
     place = (saved.id, saved.organization_id)
-    assert await keys.note_health(database, *place, Health.REJECTED, "revoked")
-    assert not await keys.note_health(database, *place, Health.REJECTED, "x" * 10_000)
+    assert await key_health.note_health(database, *place, Health.REJECTED, "revoked")
+    assert not await key_health.note_health(database, *place, Health.REJECTED, "x" * 10_000)
     [shown] = await keys.list_keys(database, admin)
     assert (shown.health, shown.said) == (Health.REJECTED, "x" * 500)
-    assert await keys.note_health(database, *place, Health.ACTIVE, "")
-    assert not await keys.note_health(database, saved.id, "org_other", Health.REJECTED, "")
-    assert not await keys.note_health(database, "key_gone", saved.organization_id, Health.REJECTED, "")
+    assert await key_health.note_health(database, *place, Health.ACTIVE, "")
+    assert not await key_health.note_health(database, saved.id, "org_other", Health.REJECTED, "")
+    assert not await key_health.note_health(database, "key_gone", saved.organization_id, Health.REJECTED, "")
     [shown] = await keys.list_keys(database, admin)
     assert (shown.health, shown.said) == (Health.ACTIVE, "")
 
@@ -221,9 +222,9 @@ async def test_last_use_never_goes_back(database: Database, ring: KeyRing) -> No
     admin = await an_admin(database)
     saved = await keys.save(database, ring, admin, OPENAI, FIRST, Health.ACTIVE)
     noon = datetime(2026, 11, 23, 12, tzinfo=UTC)
-    await keys.note_used(database, {saved.id: noon, "key_gone": noon})
-    await keys.note_used(database, {saved.id: noon - timedelta(minutes=1)})
-    await keys.note_used(database, {})
+    await key_health.note_used(database, {saved.id: noon, "key_gone": noon})
+    await key_health.note_used(database, {saved.id: noon - timedelta(minutes=1)})
+    await key_health.note_used(database, {})
     [shown] = await keys.list_keys(database, admin)
     assert shown.last_used_at == noon
 
@@ -238,8 +239,8 @@ async def test_notes_do_not_make_nodes_read_their_keys_anew(database: Database, 
             return int(await tx.scalar(text("SELECT version FROM facts")) or 0)
 
     before = await version()
-    await keys.note_health(database, saved.id, saved.organization_id, Health.LIMITED, "")
-    await keys.note_used(database, {saved.id: clock.now()})
+    await key_health.note_health(database, saved.id, saved.organization_id, Health.LIMITED, "")
+    await key_health.note_used(database, {saved.id: clock.now()})
     assert await version() == before
     await keys.save(database, ring, admin, OPENAI, SECOND, Health.ACTIVE)
     assert await version() > before

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ownkey import audit
+from ownkey import audit, clock
 from ownkey.access import Action
+from ownkey.accounts import subscriptions
 from ownkey.accounts.sessions import SignedIn
 from ownkey.credentials import Secret
-from ownkey.errors import Forbidden, InvalidRequest, NotFound
+from ownkey.errors import Forbidden, InvalidRequest, NotFound, Unavailable
+from ownkey.metering import allowances, key_usage
+from ownkey.metering.allowances import Allowance
+from ownkey.metering.key_usage import KeyUsage
 from ownkey.node import Node
 from ownkey.providers import addresses, registry
 from ownkey.providers.addresses import AddressRefused
 from ownkey.providers.health import Health
 from ownkey.providers.key_check import KeyCheckResult
 from ownkey.providers.provider import Provider
-from ownkey.vault import provider_keys
+from ownkey.vault import key_health, provider_keys
 from ownkey.vault.provider_keys import LONGEST_KEY, ProviderKey
 from ownkey.web import forms, session
 from ownkey.web.forms import Form
@@ -29,13 +34,27 @@ PATH = "/settings/integrations"
 
 
 @dataclass(frozen=True, slots=True)
+class Impact:
+    """What depends on a key: what it served lately, and what the allowance could take over if it is removed.
+
+    ``days`` is how long the rest of the allowance would last at the key's rate; None if nobody used the key.
+    """
+
+    usage: KeyUsage
+    allowance: Allowance
+    days: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
-    """What the page says about one provider."""
+    """What the page says about one provider. ``impact`` None: there is no key, or it could not be counted now."""
 
     provider: Provider
     key: ProviderKey | None
     has_platform_key: bool
     usual_address: str
+    impact: Impact | None
+    expires_in: int | None
 
 
 async def show(request: Request) -> Response:
@@ -58,7 +77,7 @@ async def save(request: Request) -> Response:
     read = await _read_key(node, provider, form)
     if read is None:
         return await _page(request, signed_in, editing=provider, form=form)
-    secret, address, found = read
+    secret, address, expires_at, found = read
     advice = registry.advice(provider, secret)
     if found.health.blocks_saving:
         form.fail("api_key", _joined(found.said, "Nothing was saved.", advice))
@@ -72,6 +91,7 @@ async def save(request: Request) -> Response:
         found.health,
         found.said,
         base_url=address,
+        expires_at=expires_at,
         managed_by=node.settings.keys_managed_by,
     )
     if found.health is Health.ACTIVE:
@@ -95,7 +115,7 @@ async def check(request: Request) -> Response:
         found = await node.providers.check(provider, sealed.base_url, provider_keys.use(node.keyring, sealed))
     except AddressRefused as error:
         return redirect(request, f"{PATH}#{provider.slug}", error.message, "warning")
-    await provider_keys.note_health(node.db, sealed.id, sealed.organization_id, found.health, found.said)
+    await key_health.note_health(node.db, sealed.id, sealed.organization_id, found.health, found.said)
     if found.health is Health.ACTIVE:
         return redirect(request, f"{PATH}#{provider.slug}", f"{provider.name} accepts the key.")
     return redirect(request, f"{PATH}#{provider.slug}", _joined(found.said, found.health.explanation), "warning")
@@ -124,9 +144,11 @@ async def remove(request: Request) -> Response:
     return redirect(request, f"{PATH}#{provider.slug}", f"The {provider.name} key was removed and destroyed. {left}")
 
 
-async def _read_key(node: Node, provider: Provider, form: Form) -> tuple[Secret, str, KeyCheckResult] | None:
-    """The key, its address, and what the provider says of it; None when the form says what is wrong."""
-    given, secret = form.get("address", ""), None
+async def _read_key(
+    node: Node, provider: Provider, form: Form
+) -> tuple[Secret, str, datetime | None, KeyCheckResult] | None:
+    """The key, its address and expiry, and what the provider says of it; None when the form says what is wrong."""
+    given, secret, expires_at = form.get("address", ""), None, None
     try:
         address = node.providers.accept(provider, given)
     except AddressRefused as error:
@@ -135,12 +157,16 @@ async def _read_key(node: Node, provider: Provider, form: Form) -> tuple[Secret,
         secret = provider_keys.clean(form.get("api_key", ""), provider, node.settings.google_token_url)
     except InvalidRequest as error:
         form.fail("api_key", error.message)
+    try:
+        expires_at = provider_keys.expiry(form.get("expires", ""))
+    except InvalidRequest as error:
+        form.fail("expires", error.message)
     if secret is None or not form.ok:
         return None
     if "unchecked" in form:
-        return secret, address, KeyCheckResult(Health.UNVERIFIED, "")
+        return secret, address, expires_at, KeyCheckResult(Health.UNVERIFIED, "")
     try:
-        return secret, address, await node.providers.check(provider, address, secret)
+        return secret, address, expires_at, await node.providers.check(provider, address, secret)
     except AddressRefused as error:  # its name leads where no key may go
         form.fail("address", error.message)
         return None
@@ -151,13 +177,16 @@ async def _page(
 ) -> Response:
     node = session.node_of(request)
     managed_by = node.settings.keys_managed_by
+    may_manage = provider_keys.may_manage(signed_in.actor, managed_by)
+    sections = await _sections(request, signed_in)
     return render(
         request,
         "integrations.html",
         signed_in=signed_in,
         status=422 if form else 200,
-        sections=await _sections(request, signed_in),
-        may_manage=provider_keys.may_manage(signed_in.actor, managed_by),
+        sections=sections,
+        failing=[(s.provider, s.key) for s in sections if may_manage and s.key and s.key.health.is_trouble],
+        may_manage=may_manage,
         managed_by=_managers(managed_by),
         locked=node.keyring.locked_reason is not None,
         longest_key=LONGEST_KEY,
@@ -168,18 +197,36 @@ async def _page(
 
 
 async def _sections(request: Request, signed_in: SignedIn) -> Sequence[Section]:
-    node = session.node_of(request)
-    keys = {key.provider: key for key in await provider_keys.list_keys(node.db, signed_in.actor)}
+    node, actor, now = session.node_of(request), signed_in.actor, clock.now()
+    keys = {key.provider: key for key in await provider_keys.list_keys(node.db, actor)}
+    impacts = await _impacts(node, signed_in, list(keys.values())) if keys else {}
     return [
         Section(
             provider,
-            keys.get(slug),
+            key := keys.get(slug),
             node.settings.platform_key(slug) is not None,
             node.providers.usual_address(provider),
+            impacts.get(slug),
+            (key.expires_at - now).days + 1 if key and key.expires_at else None,
         )
         for slug, provider in node.providers.items()
         if provider.own_keys or slug in keys
     ]
+
+
+async def _impacts(node: Node, signed_in: SignedIn, keys: Sequence[ProviderKey]) -> dict[str, Impact]:
+    """Provider to what depends on its key, for those who may change it. Keys can be changed without knowing it."""
+    actor, now = signed_in.actor, clock.now()
+    if not provider_keys.may_manage(actor, node.settings.keys_managed_by):
+        return {}
+    try:
+        used = await key_usage.of_keys(node.db, actor, now)
+        plan = await subscriptions.plan_of(node.db, actor, node.catalogue)
+        allowance = await allowances.current(node.db, actor, plan)
+    except Unavailable:
+        return {}
+    usages = {key.provider: used.get(key.id, KeyUsage()) for key in keys}
+    return {slug: Impact(usage, allowance, usage.days_of(allowance.remaining, now)) for slug, usage in usages.items()}
 
 
 async def _manager(request: Request, action: Action) -> tuple[SignedIn, Provider]:

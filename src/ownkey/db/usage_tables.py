@@ -1,0 +1,51 @@
+"""The tables about usage that no call reads or writes: which alerts an organization was given, what models cost."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text
+
+from ownkey.db.tables import metadata
+from ownkey.db.utc_time import UtcTime
+
+# The primary key makes an alert one: whichever node inserts the row has found it.
+allowance_alerts = Table(
+    "allowance_alerts",
+    metadata,
+    Column("organization_id", Text, ForeignKey("organizations.id"), primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("threshold", Integer, primary_key=True),
+    Column("reached_at", UtcTime, nullable=False),
+    # When a node last set out to mail it, and when that was done; to how many people.
+    Column("tried_at", UtcTime),
+    Column("mailed_at", UtcTime),
+    Column("recipients", Integer, nullable=False, server_default="0"),
+    CheckConstraint("threshold IN (50, 80, 100)", name="threshold"),
+    sqlite_with_rowid=False,
+)
+Index(
+    "ix_allowance_alerts_unmailed",
+    allowance_alerts.c.reached_at,
+    # On PostgreSQL, too, as the migration says; said here, it would load that dialect where it is not used.
+    sqlite_where=allowance_alerts.c.mailed_at.is_(None),
+)
+
+# What a model's tokens cost, in millionths of a dollar per million tokens; all four null: nobody told us. A row counts
+# for calls that started in its time, in its minutes of the day (UTC), with an input of its size: exactly one of a model
+# does for any call. Prices are never changed: a new one ends the row before and begins another.
+model_prices = Table(
+    "model_prices",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("valid_from", UtcTime, primary_key=True),
+    Column("valid_until", UtcTime),
+    Column("minute_from", Integer, primary_key=True),
+    Column("minute_until", Integer, nullable=False),
+    Column("input_from", BigInteger, primary_key=True),
+    Column("input_until", BigInteger),
+    *(Column(f"{kind}_price", BigInteger) for kind in ("input", "cached_input", "cache_write", "output")),
+    # The version of the price list.
+    Column("source", Text, nullable=False),
+    CheckConstraint("(input_price IS NULL) = (output_price IS NULL)", name="known"),
+    sqlite_with_rowid=False,
+)
