@@ -1,6 +1,6 @@
 """Alert: says that half, four fifths or all of a month's allowance is used; once a month each.
 
-Found from the ledger's new entries, so a node looks only at the organizations whose balance has changed. Every node
+Found from new usage events and ledger entries, so a node looks only at the organizations whose balance has changed. Every node
 looks; the primary key of the alert decides who found it. It is mailed at least once: a node that dies between setting
 out and noting it leaves it to be tried again ten minutes later, for a day. So it is mailed a second time only if that
 happened after the mail had gone.
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, bindparam, exists, func, or_, select, text, update
+from sqlalchemy import and_, bindparam, exists, func, or_, select, text, union, update
 
 from ownkey import clock
 from ownkey.access import Actor
 from ownkey.db.engine import Database
-from ownkey.db.tables import allowances, ledger_entries, organizations
+from ownkey.db.tables import allowances, ledger_entries, organizations, usage_events
 from ownkey.db.usage_tables import allowance_alerts
 from ownkey.db.utc_time import UtcTime
 from ownkey.metering.new_rows import NewRows
@@ -70,12 +70,13 @@ class Lookout:
     """Finds the allowances that passed a threshold: first among all of the month, then among those that changed."""
 
     def __init__(self) -> None:
+        self._events = NewRows(back=10_000)
         self._entries = NewRows(back=10_000)
 
     async def look(self, db: Database) -> None:
         """Record the alerts that are due and were not given this month."""
         period = clock.period_of(clock.now())
-        table, entry = allowances.c, ledger_entries.c
+        table, event, entry = allowances.c, usage_events.c, ledger_entries.c
         highest = (
             select(func.max(_table.threshold))
             .where(_table.organization_id == table.organization_id, _table.period == table.period)
@@ -86,17 +87,21 @@ class Lookout:
             table.used_tokens * 2 >= table.granted_tokens,
             func.coalesce(highest, 0) < THRESHOLDS[-1],
         )
-        new = self._entries
-        if new.after is not None:
-            changed = select(entry.organization_id).where(entry.id > new.after, entry.id <= new.upto)
-            due = due.where(table.organization_id.in_(changed))
+        if self._events.after is not None:
+            changed = [
+                select(row.organization_id).where(row.id > new.after, row.id <= new.upto)
+                for row, new in ((event, self._events), (entry, self._entries))
+            ]
+            due = due.where(table.organization_id.in_(union(*changed)))
         async with db.read() as tx:
-            newest = await tx.scalar(select(func.coalesce(func.max(entry.id), 0))) or 0
+            last_event = await tx.scalar(select(func.coalesce(func.max(event.id), 0))) or 0
+            last_entry = await tx.scalar(select(func.coalesce(func.max(entry.id), 0))) or 0
             rows = (await tx.execute(due)).all()
         found = [(row[0], each) for row in rows for each in THRESHOLDS if row[3] < each <= passed(row[1], row[2])]
         for start in range(0, len(found), _RECORDED_AT_ONCE):
             await _record(db, period, found[start : start + _RECORDED_AT_ONCE])
-        self._entries.seen(newest)
+        self._events.seen(last_event)
+        self._entries.seen(last_entry)
 
 
 async def _record(db: Database, period: str, found: Sequence[tuple[str, int]]) -> None:

@@ -30,6 +30,8 @@ from tests.integration.metering.desk import open_desk
 
 pytestmark = pytest.mark.anyio
 THIS_MONTH = clock.period_of(clock.now())
+# Whatever an entry follows: alerts do not look at that.
+FOLLOWING = {"request_id": None, "position": 1, "used_after": 1}
 
 
 def make_node(db: Database, folder: Path, smtp: str | None) -> Node:
@@ -44,7 +46,7 @@ def make_node(db: Database, folder: Path, smtp: str | None) -> Node:
 
 
 async def stand(db: Database, created: Created, used: int, granted: int = 100_000, period: str = THIS_MONTH) -> None:
-    """Have an organization stand there, with an entry in the ledger as a settlement would leave it."""
+    """Have an organization stand there, with an entry in the ledger as a late settlement would leave it."""
     mine = {"organization_id": created.organization.id, "period": period}
     table = allowances.c
     async with db.transaction() as tx:
@@ -54,7 +56,7 @@ async def stand(db: Database, created: Created, used: int, granted: int = 100_00
         if (await tx.execute(there.values(**values))).rowcount == 0:
             await tx.execute(insert(allowances).values(**mine, **values))
         await tx.execute(
-            insert(ledger_entries).values(**mine, kind="usage", tokens=-1, request_id=None, created_at=clock.now())
+            insert(ledger_entries).values(**mine, kind="adjustment", tokens=-1, **FOLLOWING, created_at=clock.now())
         )
 
 
@@ -166,8 +168,8 @@ async def test_an_entry_that_commits_late_is_seen(postgres_url: object) -> None:
         await connection.execute(text("UPDATE allowances SET used_tokens = 85000"))
         await connection.execute(
             insert(ledger_entries).values(
-                organization_id=created.organization.id, period=THIS_MONTH, kind="usage", tokens=-1,
-                request_id=None, created_at=clock.now(),
+                organization_id=created.organization.id, period=THIS_MONTH, kind="adjustment", tokens=-1,
+                **FOLLOWING, created_at=clock.now(),
             )
         )  # fmt: skip
         await stand(database, other, 10)

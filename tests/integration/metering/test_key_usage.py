@@ -45,6 +45,8 @@ async def call(db: Database, key: str | None, days_ago: float, *, by: str | None
                 outcome="finished",
                 started_at=at,
                 duration_ms=1,
+                position=None if key else 1,
+                used_after=None if key else 100,
             )
         )
 

@@ -55,6 +55,7 @@ async def call(
                 input_tokens=tokens[0], cached_input_tokens=tokens[1], cache_write_tokens=tokens[2],
                 output_tokens=tokens[3], reasoning_tokens=0, charged_tokens=0, estimated=False,
                 outcome=outcome, started_at=at, duration_ms=1,
+                **({} if billed_to == "own_key" else {"position": 1, "used_after": 0}),
             )
         )  # fmt: skip
     return request_id
