@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ownkey.errors import NotAuthenticated, OwnkeyError, Unavailable
-from ownkey.metering.allowances import Balance
+from ownkey.metering.balances import Balance
 from ownkey.metering.callers import not_on_allowance, refusal_of
 from ownkey.metering.copies import Copies, Known
 from ownkey.metering.reservations import (
