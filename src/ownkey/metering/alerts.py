@@ -1,9 +1,9 @@
 """Alert: says that half, four fifths or all of a month's allowance is used; once a month each.
 
-Found from new usage events and ledger entries, so a node looks only at the organizations whose balance has changed. Every node
-looks; the primary key of the alert decides who found it. It is mailed at least once: a node that dies between setting
-out and noting it leaves it to be tried again ten minutes later, for a day. So it is mailed a second time only if that
-happened after the mail had gone.
+Found from new usage events and ledger entries, so a node looks only at the organizations whose balance has changed.
+Every node looks; the primary key of the alert decides who found it. It is mailed at least once: a node that dies
+between setting out and noting it leaves it to be tried again ten minutes later, for a day. So it is mailed a second
+time only if that happened after the mail had gone.
 """
 
 from __future__ import annotations
