@@ -19,10 +19,9 @@ from scripts.bench.processes import GATEWAY_CORE
 from scripts.bench.report import Report, Table
 from scripts.bench.throughput import payers, track
 
-# Database pages that a lone call changes in its two transactions. On the allowance: the token's month, the balance and
-# the reservation; then both again, the event with its two indexes, and the ledger. On an own key: the token's month;
-# then the event.
-_PAGES = {"allowance": (3, 6), "own key": (1, 3)}
+# Database pages that a lone call changes in its transactions. On the allowance: the balance and the reservation; then
+# both again, and the event with its two indexes. On an own key: only the event, at the end.
+_PAGES = {"allowance": (2, 5), "own key": (3,)}
 _COMMITS = 400
 
 
