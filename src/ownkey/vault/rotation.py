@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 
 from ownkey.access import Action, Actor
 from ownkey.changes import perform
 from ownkey.db.engine import Database, Transaction
 from ownkey.db.tables import provider_keys
 from ownkey.vault import envelope
+from ownkey.vault.envelope import Sealed
 from ownkey.vault.keyring import KeyRing, VaultLocked
 from ownkey.vault.provider_keys import SEALED_COLUMNS, EnvelopeBroken, SealedKey, counts_by_kek
 
@@ -47,12 +48,12 @@ async def rotate(db: Database, keyring: KeyRing, actor: Actor) -> Rotation:
     primary, last_id = keyring.primary(), ""
     rewrapped = failed = 0
     while True:
-        detail: dict[str, Any] = {"kek": primary.id, "rewrapped": 0, "failed": 0}
+        keys = await _next(db, primary.id, last_id)
+        # Before the transaction: while it is open, no call on any node is admitted.
+        wrapped = {key.id: sealed.wrapped_data_key for key in keys if (sealed := _rewrap(keyring, key))}
+        detail: dict[str, Any] = {"kek": primary.id, "rewrapped": 0, "failed": len(keys) - len(wrapped)}
         async with perform(db, actor, Action.VAULT_ROTATE, primary.id, detail) as tx:
-            keys = await _next(tx, primary.id, last_id)
-            for key in keys:
-                done = await _rewrap(tx, keyring, key)
-                detail["rewrapped" if done else "failed"] += 1
+            detail["rewrapped"] = await _write(tx, primary.id, wrapped)
         rewrapped, failed = rewrapped + detail["rewrapped"], failed + detail["failed"]
         if len(keys) < _BATCH:
             break
@@ -68,24 +69,36 @@ async def status(db: Database, keyring: KeyRing) -> Status:
     return Status(keyring.primary_id, keyring.locked_reason, counts, unreadable)
 
 
-async def _next(tx: Transaction, primary_id: str, after_id: str) -> list[SealedKey]:
+async def _next(db: Database, primary_id: str, after_id: str) -> list[SealedKey]:
     query = (
         select(*SEALED_COLUMNS)
         .where(provider_keys.c.kek_id != primary_id, provider_keys.c.id > after_id)
         .order_by(provider_keys.c.id)
         .limit(_BATCH)
-        # A key that is being replaced or removed is skipped: there will be nothing to wrap.
-        .with_for_update(skip_locked=True)
     )
-    return [SealedKey(**row._mapping) for row in await tx.execute(query)]
+    async with db.read() as tx:
+        return [SealedKey(**row._mapping) for row in await tx.execute(query)]
 
 
-async def _rewrap(tx: Transaction, keyring: KeyRing, key: SealedKey) -> bool:
+def _rewrap(keyring: KeyRing, key: SealedKey) -> Sealed | None:
     try:
-        sealed = envelope.rewrap(keyring, key.sealed, key.bound_to)
+        return envelope.rewrap(keyring, key.sealed, key.bound_to)
     except (VaultLocked, EnvelopeBroken):
-        return False
-    mine = (provider_keys.c.id == key.id) & (provider_keys.c.kek_id == key.kek_id)
-    values = {"wrapped_data_key": sealed.wrapped_data_key, "kek_id": sealed.kek_id}
-    await tx.execute(update(provider_keys).where(mine).values(**values))
-    return True
+        return None
+
+
+async def _write(tx: Transaction, primary_id: str, wrapped: Mapping[str, bytes]) -> int:
+    """Write data keys in one statement; returns how many.
+
+    A key's id is its version, so what was replaced, removed or wrapped by another rotation meanwhile is left out.
+    """
+    if not wrapped:
+        return 0
+    table = provider_keys.c
+    written = (
+        update(provider_keys)
+        .where(table.id.in_(wrapped), table.kek_id != primary_id)
+        .values(wrapped_data_key=case(wrapped, value=table.id), kek_id=primary_id)
+        .returning(table.id)
+    )
+    return len((await tx.execute(written)).all())

@@ -17,6 +17,7 @@ from ownkey.providers import registry
 from ownkey.providers.health import Health
 from ownkey.vault import provider_keys as keys
 from ownkey.vault import rotation
+from ownkey.vault.envelope import Sealed
 from ownkey.vault.kek import Kek, new_kek
 from ownkey.vault.keyring import KeyRing, VaultLocked
 from ownkey.vault.provider_keys import SealedKey
@@ -79,12 +80,12 @@ async def test_a_rotation_that_was_stopped_is_taken_up_again(
     real = rotation._rewrap
     done = 0
 
-    async def killed_at_the_fourth(*args: object) -> bool:
+    def killed_at_the_fourth(ring: KeyRing, key: SealedKey) -> Sealed | None:
         nonlocal done
         done += 1
         if done == 4:
             raise asyncio.CancelledError
-        return await real(*args)  # type: ignore[arg-type]
+        return real(ring, key)
 
     monkeypatch.setattr(rotation, "_rewrap", killed_at_the_fourth)
     with pytest.raises(asyncio.CancelledError):
