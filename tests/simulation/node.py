@@ -19,7 +19,6 @@ from sqlalchemy import URL
 from ownkey.credentials import Secret
 from ownkey.db.engine import Database
 from ownkey.errors import OwnkeyError, Unavailable
-from ownkey.gateway import upstream
 from ownkey.gateway.call import Call
 from ownkey.gateway.exchange import Exchange
 from ownkey.gateway.relay import Relay
@@ -31,7 +30,6 @@ from ownkey.metering.store import Store
 from ownkey.metering.writer import Done, OnSettled, Writer
 from ownkey.node import Node
 from ownkey.plans import Catalogue, Plan
-from ownkey.providers import outbound
 from ownkey.settings import read_settings
 from tests.build import keyring
 from tests.simulation.client import MemoryClient
@@ -46,9 +44,6 @@ REAP_SECONDS = 5.0
 FIRST_BYTE_SECONDS = 8.0
 IDLE_SECONDS = 6.0
 PLATFORM_KEYS = {slug: f"platform-key-of-{slug}" for slug in ("openai", "anthropic", "gemini")}
-
-# A node has a pool, and a pool reads the machine's certificates, which takes longer than a hundred steps.
-upstream.tls_context = cache(outbound.tls_context)  # type: ignore[attr-defined]
 
 
 @cache

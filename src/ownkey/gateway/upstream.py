@@ -207,8 +207,7 @@ class Pool:
         # An organization's is forgotten with the last route and connection to it.
         self._origins: WeakValueDictionary[tuple[str, Guard | None], Origin] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tls = tls_context()
-        self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls: ssl.SSLContext | None = None
 
     def origin(self, url: str, guard: Guard | None = None) -> Origin:
         """The origin of an address, the same one each time. Raises ``ValueError`` for what is no http address.
@@ -286,13 +285,20 @@ class Pool:
                 failure = error
         raise failure
 
+    def _context(self) -> ssl.SSLContext:
+        """Made with the first connection that needs it: reading the machine's certificates takes a while."""
+        if self._tls is None:
+            self._tls = tls_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
+
     async def _open(self, origin: Origin, address: str) -> Connection:
         """Connect to an address; the certificate must be that of the origin's host."""
         _, connection = await asyncio.get_running_loop().create_connection(
             lambda: Connection(origin),
             address,
             origin.port,
-            ssl=self._tls if origin.tls else None,
+            ssl=self._context() if origin.tls else None,
             server_hostname=origin.host if origin.tls else None,
         )
         return connection
