@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
@@ -12,6 +13,7 @@ from ownkey.accounts import invitations, sessions, sign_in
 from ownkey.gateway.relay import Relay
 from ownkey.housekeeping.alert_mail import mail_alerts
 from ownkey.housekeeping.pricing import Pricing
+from ownkey.housekeeping.rounds import whole
 from ownkey.metering.alerts import Lookout
 from ownkey.metering.writer import Writer
 from ownkey.node import Node
@@ -50,11 +52,11 @@ async def run(node: Node, writer: Writer, relay: Relay) -> None:
     await asyncio.gather(*map(_again_and_again, (look_after_calls, tell_people, note_prices)))
 
 
-async def _again_and_again(job: Callable[[int], Awaitable[None]]) -> None:
+async def _again_and_again(job: Callable[[int], Coroutine[Any, Any, None]]) -> None:
     rounds = 0
     while True:
         try:
-            await job(rounds)
+            await whole(job(rounds))
         except Exception as error:  # the next round is five seconds away
             log.warning("housekeeping failed", error=repr(error))
         rounds += 1

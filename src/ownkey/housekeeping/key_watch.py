@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import structlog
 
 from ownkey.access import Actor
 from ownkey.accounts import managers, organizations
 from ownkey.errors import NotFound
+from ownkey.housekeeping.rounds import whole
 from ownkey.node import Node
 from ownkey.providers.addresses import AddressRefused
 from ownkey.providers.health import Health
@@ -67,11 +69,11 @@ at once.
 async def run(node: Node) -> None:
     """Do a little every quarter of a minute, until cancelled. What fails is done in a later round."""
     await asyncio.sleep(secrets.randbelow(_ROUND_SECONDS * 1000) / 1000)  # nodes that start together take turns
-    jobs: Sequence[Callable[[Node], Awaitable[int]]] = (check_due, tell_changes, remind)
+    jobs: Sequence[Callable[[Node], Coroutine[Any, Any, int]]] = (check_due, tell_changes, remind)
     while True:
         for job in jobs:
             try:
-                await job(node)
+                await whole(job(node))
             except Exception as error:
                 log.warning("provider keys could not be looked after", job=job.__name__, error=repr(error))
         await asyncio.sleep(_ROUND_SECONDS)
