@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import func, select
@@ -13,6 +14,7 @@ from ownkey.errors import OwnkeyError, RequestLimitReached
 from ownkey.metering.batch import Batch, Command, Outcome, Reap
 from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import Admission
+from ownkey.metering.store import Store
 from tests.integration.metering.desk import Desk, open_desk, open_store
 
 pytestmark = pytest.mark.anyio
@@ -77,27 +79,35 @@ async def test_a_batch_that_fails_keeps_what_was_kept(database: Database) -> Non
         node = _Node(desk)
         for _ in range(3):
             await node.run(desk.command())
-        commit = node.store.commit
-
-        def broken() -> None:
-            raise RuntimeError("disk full")
-
-        node.store.commit = broken  # type: ignore[method-assign]
+        store, node.store = node.store, cast("Store", _FullDisk(node.store))
         node.copies.uses.leave_nothing()
         with pytest.raises(RuntimeError):
             await node.run(desk.command())
-        node.store.commit = commit  # type: ignore[method-assign]
+        node.store = store
         node.copies.uses.leave_nothing()
         await node.run(Reap())
         assert await _written(database) == 3
         node.store.close()
 
 
+class _FullDisk:
+    """A store that can do everything but commit."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def commit(self) -> None:
+        raise RuntimeError("disk full")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
 class _Node:
     """Another node's writer, without its thread."""
 
     def __init__(self, desk: Desk) -> None:
-        self.store = open_store(desk.db)
+        self.store: Store = open_store(desk.db)
         self.copies = Copies()
         self._plans = desk.plans
 
