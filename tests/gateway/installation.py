@@ -79,6 +79,24 @@ class Installation:
                 process.terminate()
             process.wait(30)
 
+    @contextmanager
+    def workers(self, number: int) -> Iterator[str]:
+        """The server with so many processes, its address once one of them answers; it must end by itself."""
+        command = [sys.executable, "-m", "ownkey", "serve", "--port", str(self.port), "--workers", str(number)]
+        with open(self.log, "ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
+        try:
+            for _ in range(600):
+                try:
+                    self.get(f"http://127.0.0.1:{self.port}/healthz/ready")
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            yield f"http://127.0.0.1:{self.port}"
+        finally:
+            process.terminate()
+            assert process.wait(40) == 0
+
     def get(self, url: str, data: str | None = None, **headers: str) -> int:
         """A request; the reply's head and body are kept as a sink."""
         asked = urllib.request.Request(url, data.encode() if data else None, headers)  # noqa: S310

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,25 +17,6 @@ from tests.gateway.wire import Wire, chat, post
 
 CHAT = "/openai/v1/chat/completions"
 ROOM = 40
-
-
-@contextmanager
-def three_workers(here: Installation) -> Iterator[str]:
-    """`ownkey serve --workers 3`, ready to be asked."""
-    command = [sys.executable, "-m", "ownkey", "serve", "--port", str(here.port), "--workers", "3"]
-    with open(here.log, "ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=here.environment)
-    try:
-        for _ in range(300):
-            try:
-                here.get(f"http://127.0.0.1:{here.port}/healthz/ready")
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{here.port}"
-    finally:
-        process.terminate()
-        assert process.wait(40) == 0
 
 
 def call(url: str, token: str) -> int:
@@ -68,7 +45,7 @@ def test_workers_share_one_truth(postgres_url: URL, tmp_path: Path) -> None:
         here.run("migrate")
         slug = json.loads(here.run("organizations", "create", "Acme", "--owner", "owner@acme.test", "--json"))["slug"]
         token = json.loads(here.run("tokens", "create", slug, "--name", "program", "--json"))["token"]
-        with three_workers(here) as url:
+        with here.workers(3) as url:
             statuses = _at_once(provider, url, token)
             assert statuses == {200: ROOM, 429: 200 - ROOM}
             usage = json.loads(here.run("usage", slug, "--json"))

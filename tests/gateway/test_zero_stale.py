@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,25 +82,6 @@ class Load:
         return replied
 
 
-@contextmanager
-def nodes(here: Installation) -> Iterator[str]:
-    """`ownkey serve` with four processes, ready to be asked."""
-    command = [sys.executable, "-m", "ownkey", "serve", "--port", str(here.port), "--workers", str(NODES)]
-    with open(here.log, "ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=here.environment)
-    try:
-        for _ in range(600):
-            try:
-                here.get(f"http://127.0.0.1:{here.port}/healthz/ready")
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{here.port}"
-    finally:
-        process.terminate()
-        assert process.wait(40) == 0
-
-
 class Place(NamedTuple):
     """An organization, and a developer in it with an API token."""
 
@@ -159,7 +137,7 @@ def test_nothing_stale_after_a_reply(
     here, provider, manager = installation
     keys = [f"sk-own-{number:03d}-0123456789-abcdefghijkl" for number in range(REPLACEMENTS + 1)]
     replies: list[float] = []
-    with nodes(here) as url, httpx.Client(base_url=f"{url}/api/v1", timeout=30) as program:
+    with here.workers(NODES) as url, httpx.Client(base_url=f"{url}/api/v1", timeout=30) as program:
         program.headers["authorization"] = f"Bearer {manager}"
         place = asyncio.run(furnish(postgres_url, tmp_path / "plans.toml", url, manager))
 
@@ -193,7 +171,7 @@ def test_nobody_calls_after_losing_the_right(
 ) -> None:
     """A revoked token, and one whose maker's role was lowered: no call begun after the reply is accepted."""
     here, provider, manager = installation
-    with nodes(here) as url, httpx.Client(base_url=f"{url}/api/v1", timeout=30) as program:
+    with here.workers(NODES) as url, httpx.Client(base_url=f"{url}/api/v1", timeout=30) as program:
         program.headers["authorization"] = f"Bearer {manager}"
         place = asyncio.run(furnish(postgres_url, tmp_path / "plans.toml", url, manager))
         program.put("/provider-keys/openai", json={"key": "sk-own-0123456789-abcdefghijkl", "unchecked": True})
