@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -47,23 +48,21 @@ class Pricing:
 
 async def ask_list(pairs: Sequence[Pair]) -> Mapping[Pair, Sequence[RateRow]]:
     """What the price list says of these models, without those whose provider has none. Raises ``Unavailable``."""
+    # In a thread, which cannot be left in the middle: a loop must not be closed while a process of its own is dying.
+    answer = await asyncio.to_thread(_run_program, json.dumps(pairs).encode())
+    return {(provider, model): rates for provider, model, rates in json.loads(answer)}
+
+
+def _run_program(question: bytes) -> bytes:
     # None of our settings: among them are secrets, and the program needs none.
     environment = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    program = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", _PROGRAM),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=environment,
-    )
+    command = (sys.executable, "-P", "-m", _PROGRAM)
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            answer, _ = await program.communicate(json.dumps(pairs).encode())
-    except BaseException as error:
-        if program.returncode is None:
-            program.kill()
-        if isinstance(error, TimeoutError):
-            raise Unavailable("The price list did not answer.") from error
-        raise
-    if program.returncode != 0:
-        raise Unavailable("The price list could not be read.")
-    return {(provider, model): rates for provider, model, rates in json.loads(answer)}
+        program = subprocess.run(  # noqa: S603 - nothing in it is said by anybody
+            command, input=question, stdout=subprocess.PIPE, env=environment, timeout=_PATIENCE_SECONDS, check=True
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable("The price list did not answer.") from error
+    except subprocess.CalledProcessError as error:
+        raise Unavailable("The price list could not be read.") from error
+    return program.stdout

@@ -20,6 +20,8 @@ async def whole(job: Coroutine[Any, Any, object]) -> None:
         await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task], timeout=_GRACE_SECONDS)
-        if not task.cancel() and not task.cancelled():
+        task.cancel()
+        await asyncio.wait([task], timeout=_GRACE_SECONDS)
+        if task.done() and not task.cancelled():
             task.exception()  # nobody asks for it any more
         raise

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import uvloop
 from sqlalchemy import insert, select
 
 from ownkey import clock
@@ -215,3 +216,22 @@ async def test_the_program_does_not_get_our_environment(monkeypatch: pytest.Monk
     """What reads the list has none of our variables, which may be secrets: with this one Python would not start."""
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     assert len(await ask_list([("openai", "gpt-5-mini")])) == 1
+
+
+def test_a_list_nobody_waits_for_leaves_no_process() -> None:
+    """Stopped while the list is being read, the loop is not closed before the program is gone."""
+
+    def children() -> set[str]:
+        return {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
+
+    async def leave() -> None:
+        asking = asyncio.create_task(ask_list([("openai", "gpt-5-mini")]))
+        async with asyncio.timeout(20):
+            while not children() - before:  # noqa: ASYNC110 - nothing tells of a new process
+                await asyncio.sleep(0.001)
+        asking.cancel()
+
+    before = children()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(leave())
+    assert children() <= before
