@@ -15,7 +15,6 @@ from typing import Any
 import psycopg
 
 from ownkey.metering.postgres_store import PostgresStore
-from ownkey.metering.sqlite_store import SqliteStore
 
 _EPOCH_JULIAN_DAY = 2_440_587.5
 
@@ -100,21 +99,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.failures.append(f"{context.get('message')}: {context.get('exception')!r}")
 
 
-def give_sqlite(store: SqliteStore, clock: Clock) -> None:
-    """Let the statements of a store read the virtual clock: the built-in functions they call are ours."""
-
-    def moment(when: str) -> float:
-        assert when == "now"
-        return clock.database
-
-    store._db.create_function("julianday", 1, lambda when: moment(when) / 86_400 + _EPOCH_JULIAN_DAY)
-    store._db.create_function(
-        "strftime", 2, lambda form, when: datetime.fromtimestamp(moment(when), UTC).strftime(form)
-    )
-
-
 class PostgresClock:
-    """The same on PostgreSQL: a function that stands before the built-in one on the search path of a connection."""
+    """The virtual clock on PostgreSQL: a function that stands before the built-in one on a connection's search path."""
 
     def __init__(self, store: PostgresStore, clock: Clock) -> None:
         self._db = store._link._driver

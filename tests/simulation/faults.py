@@ -69,14 +69,14 @@ class FaultyStore:
         self._dead = False
         self.may_refuse = False
 
-    def begin(self, foretell: Callable[[], Foretold]) -> Moment:
+    def begin(self, foretell: Callable[[], Foretold], reads_only: bool) -> Moment:
         """Open the transaction at the virtual time."""
         if self._is_away():
             self._lose()
             raise StoreFailed("away")
         self._reach()
         self._tell()
-        return self._store.begin(foretell)
+        return self._store.begin(foretell, reads_only)
 
     def commit(self) -> None:
         """Make it durable, and perhaps not live to tell."""

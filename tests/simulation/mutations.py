@@ -104,6 +104,16 @@ def copies_kept(patch: pytest.MonkeyPatch, file: Path) -> None:
     patch.setattr(Copies, "good_for", keep)
 
 
+def others_not_noticed(patch: pytest.MonkeyPatch, file: Path) -> None:
+    """What a store has read or written is believed whatever other nodes have committed since."""
+    original = SqliteStore._value
+
+    def value(self: SqliteStore, query: str) -> int:
+        return 1 if query == "PRAGMA data_version" else original(self, query)
+
+    patch.setattr(SqliteStore, "_value", value)
+
+
 def settlement_forgotten(patch: pytest.MonkeyPatch, file: Path) -> None:
     """A settlement that failed is not asked again."""
 
@@ -154,6 +164,7 @@ SEEDED: Mapping[str, Mutation] = {
 }
 MORE: Mapping[str, Mutation] = {
     "copies kept": copies_kept,
+    "others not noticed": others_not_noticed,
     "settlement forgotten": settlement_forgotten,
     "reply before settlement": reply_before_settlement,
     "answer forgotten": answer_forgotten,

@@ -24,7 +24,7 @@ from ownkey.metering.store import Store, StoreFailed
 from ownkey.providers.registry import find
 from tests.simulation.books import Books
 from tests.simulation.client import MemoryClient
-from tests.simulation.clock import Clock, PostgresClock, VirtualLoop, give_sqlite
+from tests.simulation.clock import Clock, PostgresClock, VirtualLoop
 from tests.simulation.complaints import listening
 from tests.simulation.customer import Customer
 from tests.simulation.faults import FaultyStore, Weather
@@ -235,8 +235,7 @@ class World:
             raise StoreFailed("away")
         store: Store
         if self.url.get_backend_name() == "sqlite":
-            store = SqliteStore(str(self.url.database), "OFF")
-            give_sqlite(store, self.clock)
+            store = SqliteStore(str(self.url.database), "OFF", lambda: self.clock.database)
             tell: Callable[[], None] = _nothing
         else:
             store = PostgresStore(self.url)

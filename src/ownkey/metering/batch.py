@@ -82,7 +82,8 @@ class Batch:
             return self.copies.foretell(asked, settles, admits)
 
         try:
-            self.moment = self.store.begin(foretell)
+            reads_only = len(admits) == len(commands) and self.copies.all_on_own_keys(admits)
+            self.moment = self.store.begin(foretell, reads_only)
             self.lease_until = self.moment.now_ms + LEASE_SECONDS * 1000
             self.copies.good_for(self.moment)
             self._renew(of[Renew])

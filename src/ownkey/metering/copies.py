@@ -46,6 +46,18 @@ class Copies:
             self.keys.clear()
             self.version = moment.version
 
+    def all_on_own_keys(self, admits: Sequence[Admit]) -> bool:
+        """Whether these calls, if nothing has changed since the last batch, all run on own keys and need no count."""
+        if self.version < 0:
+            return False
+        for command in admits:
+            known = self.callers.get(command.caller)
+            if known is None or known.plan is None or known.plan.monthly_requests_per_token is not None:
+                return False
+            if self.keys.get((known.row.organization_id, command.provider)) is None:
+                return False
+        return True
+
     def foretell(self, reservations: Sequence[str], settles: Sequence[Settle], admits: Sequence[Admit]) -> Foretold:
         """What these commands will need, if nothing has changed since the last batch.
 

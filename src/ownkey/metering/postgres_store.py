@@ -136,7 +136,7 @@ class PostgresStore:
         if rows:
             self._writes.append((statement, rows))
 
-    def begin(self, foretell: Callable[[], Foretold]) -> Moment:
+    def begin(self, foretell: Callable[[], Foretold], reads_only: bool) -> Moment:
         self._writes.clear()
         reservations, balances, requests = foretell()
         if not self._there.issuperset(balances):

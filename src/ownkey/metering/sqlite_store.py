@@ -1,4 +1,9 @@
-"""The writer's connection to SQLite: one thread owns it, and ``BEGIN IMMEDIATE`` owns the file."""
+"""The writer's connection to SQLite: one thread owns it, and ``BEGIN IMMEDIATE`` owns the file.
+
+What this connection has read or written itself is remembered, and forgotten as soon as any other has committed:
+SQLite's ``data_version`` says so inside the transaction. So in a process that is alone with its file a batch reads
+nothing that it has written before.
+"""
 
 # The protocol in store.py documents the methods; the statements are put together from constants only.
 # ruff: noqa: D102, S608
@@ -7,11 +12,15 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
+from ownkey import clock
 from ownkey.db.engine import sqlite_pragmas
 from ownkey.metering.reservations import Caller, KeyRow
 from ownkey.metering.settlement import Settle
@@ -54,8 +63,12 @@ _EVENTS = f"usage_events ({EVENT_COLUMNS})"
 _CHARGED_EVENTS = f"usage_events ({CHARGED_EVENT_COLUMNS})"
 _ENTRIES = f"ledger_entries ({ENTRY_COLUMNS})"
 _ADJUSTED = "SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id IN"
+_BALANCE_COLUMNS = "organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens, entries"
 _AT_ONCE = 200
 _ROWS_AT_ONCE = 64
+_MOST_REMEMBERED = 200_000
+# The columns of a written reservation that its end asks for.
+_held_of = itemgetter(*map(RESERVATION_COLUMNS.split(", ").index, HeldRow._fields))
 _PRAGMAS = (
     # No secret is deleted through this connection, and overwriting what is would write twice as many pages.
     "PRAGMA secure_delete = OFF",
@@ -87,6 +100,11 @@ def _found(table: str, first: str, second: str, count: int) -> str:
     return f"FROM (VALUES {pairs}) AS pairs CROSS JOIN {table} ON {first} = pairs.column1 AND {second} = pairs.column2"
 
 
+@cache
+def _reservations(what: str, count: int) -> str:
+    return f"{what} FROM reservations WHERE request_id IN ({_marks(count)})"
+
+
 def _chunks(values: Sequence[Any]) -> list[Sequence[Any]]:
     return [values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE)]
 
@@ -116,7 +134,15 @@ class SqliteStore:
 
     is_local = True
 
-    def __init__(self, path: str, synchronous: str) -> None:
+    def __init__(self, path: str, synchronous: str, now: Callable[[], float] = time.time) -> None:
+        """``now`` gives the seconds since 1970: the clock of a database that is a file here is that of this machine."""
+        self._now = now
+        self._period, self._period_begins, self._period_ends = "", 0, 0
+        # What was last read of the facts, how the file was marked then, and what is known of it since.
+        self._version = 0
+        self._data_version = -1
+        self._balances: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self._held: dict[str, HeldRow] = {}
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
             for pragma in (*sqlite_pragmas(synchronous), *_PRAGMAS):
@@ -135,6 +161,10 @@ class SqliteStore:
     def _all(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._asked(self._db.execute, query, values).fetchall()
 
+    def _value(self, query: str) -> int:
+        value: int = self._asked(self._db.execute, query).fetchone()[0]
+        return value
+
     def _many(self, query: str, rows: Rows) -> None:
         if rows:
             self._asked(self._db.executemany, query, rows)
@@ -150,18 +180,33 @@ class SqliteStore:
                 self._db.execute, _insertion(into, len(part[0]), size, conflict), tuple(chain.from_iterable(part))
             )
 
-    def begin(self, foretell: Callable[[], Foretold]) -> Moment:
-        self._asked(self._db.execute, "BEGIN IMMEDIATE")
-        row = self._all(
-            "SELECT version, strftime('%Y-%m', 'now'), CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) "
-            "FROM facts"
-        )[0]
-        return Moment(*row)
+    def begin(self, foretell: Callable[[], Foretold], reads_only: bool) -> Moment:
+        if not reads_only:
+            self._asked(self._db.execute, "BEGIN IMMEDIATE")
+        data_version = self._value("PRAGMA data_version")
+        if data_version != self._data_version or len(self._balances) > _MOST_REMEMBERED:
+            if reads_only:
+                return self.begin(foretell, reads_only=False)
+            self._forget()
+            self._version = self._value("SELECT version FROM facts")
+            self._data_version = data_version
+        now_ms = int(self._now() * 1000)
+        if not self._period_begins <= now_ms < self._period_ends:
+            self._period = clock.period_of(datetime.fromtimestamp(now_ms / 1000, UTC))
+            self._period_begins = int(clock.period_start(self._period).timestamp()) * 1000
+            self._period_ends = int(clock.period_end(self._period).timestamp()) * 1000
+        return Moment(self._version, self._period, now_ms)
+
+    def _forget(self) -> None:
+        self._balances.clear()
+        self._held.clear()
 
     def commit(self) -> None:
-        self._asked(self._db.execute, "COMMIT")
+        if self._db.in_transaction:
+            self._asked(self._db.execute, "COMMIT")
 
     def rollback(self) -> None:
+        self._forget()
         if self._db.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
@@ -190,17 +235,19 @@ class SqliteStore:
         return found
 
     def balances(self, keys: Sequence[tuple[str, str]]) -> Rows:
-        found: list[tuple[Any, ...]] = []
-        columns = "organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens, entries"
-        for part in _chunks(keys):
-            query = f"SELECT {columns} {_found('allowances', 'organization_id', 'period', len(part))}"
-            found += self._all(query, tuple(chain.from_iterable(part)))
-        new = set(keys).difference((row[0], row[1]) for row in found) if len(found) < len(keys) else ()
-        self._many(_ADD_BALANCE, list(new))
-        return found + [(*key, 0, 0, 0, 0, 0) for key in new]
+        known = self._balances
+        for part in _chunks([key for key in keys if key not in known]):
+            query = f"SELECT {_BALANCE_COLUMNS} {_found('allowances', 'organization_id', 'period', len(part))}"
+            known.update(((row[0], row[1]), row) for row in self._all(query, tuple(chain.from_iterable(part))))
+        new = [key for key in keys if key not in known]
+        self._many(_ADD_BALANCE, new)
+        known.update((key, (*key, 0, 0, 0, 0, 0)) for key in new)
+        return [known[key] for key in keys]
 
     def change_balances(self, rows: Rows) -> None:
         self._many(_CHANGE_BALANCE, rows)
+        for *figures, organization_id, period in rows:
+            self._balances[organization_id, period] = (organization_id, period, *figures)
 
     def requests_of(self, keys: Sequence[tuple[str, str]]) -> Rows:
         found: list[tuple[Any, ...]] = []
@@ -211,18 +258,25 @@ class SqliteStore:
         return found
 
     def count_requests(self, rows: Rows) -> None:
+        if rows and not self._db.in_transaction:
+            self._asked(self._db.execute, "BEGIN IMMEDIATE")
         self._many(_COUNT_REQUESTS, rows)
 
     def add_reservations(self, rows: Rows) -> None:
         self._insert(_RESERVATIONS, rows)
+        for row in rows:
+            held = HeldRow._make(_held_of(row))
+            self._held[held.request_id] = held
 
     def take_reservations(self, request_ids: Sequence[str]) -> Sequence[HeldRow]:
-        taken: list[HeldRow] = []
-        for part in _chunks(request_ids):
+        held = self._held
+        for part in _chunks([request_id for request_id in request_ids if request_id not in held]):
             # Not DELETE … RETURNING: on a table without row ids that costs this SQLite four times as much.
-            where = f"FROM reservations WHERE request_id IN ({_marks(len(part))})"
-            taken += map(HeldRow._make, self._all(f"SELECT {HELD_COLUMNS} {where}", part))
-            self._asked(self._db.execute, f"DELETE {where}", part)
+            rows = self._all(_reservations(f"SELECT {HELD_COLUMNS}", len(part)), part)
+            held.update((row[0], HeldRow._make(row)) for row in rows)
+        taken = [held.pop(request_id) for request_id in request_ids if request_id in held]
+        for part in _chunks([row.request_id for row in taken]):
+            self._asked(self._db.execute, _reservations("DELETE", len(part)), part)
         return taken
 
     def take_expired(self, now_ms: int) -> Sequence[ReservationRow]:
@@ -230,7 +284,10 @@ class SqliteStore:
             "DELETE FROM reservations WHERE request_id IN (SELECT request_id FROM reservations "
             f"WHERE lease_until < ? LIMIT {_AT_ONCE}) RETURNING {RESERVATION_COLUMNS}"
         )
-        return [ReservationRow(*row) for row in self._all(query, (now_ms,))]
+        taken = [ReservationRow(*row) for row in self._all(query, (now_ms,))]
+        for row in taken:
+            self._held.pop(row.request_id, None)
+        return taken
 
     def renew(self, rows: Rows) -> None:
         self._many(_RENEW, rows)

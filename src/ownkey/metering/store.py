@@ -148,8 +148,8 @@ class Store(Protocol):
     is_local: bool
     """Whether the database is a file here, not a server that could keep us waiting for ever."""
 
-    def begin(self, foretell: Callable[[], Foretold]) -> Moment:
-        """Open the transaction, ready to write.
+    def begin(self, foretell: Callable[[], Foretold], reads_only: bool) -> Moment:
+        """Open the transaction, ready to write; ``reads_only`` if, should nothing have changed, nothing will be.
 
         A store whose database is a round trip away takes, locks and reads what is foretold at once. Locks are taken in
         one order by all nodes: first reservations, then balances in the order of their keys.
