@@ -177,6 +177,46 @@ def test_the_choice_survives_an_update_and_goes_with_removal(customer: Customer,
     assert send(customer).status == 503
 
 
+@pytest.mark.parametrize("change", ["replaced", "withdrawn", "removed"])
+def test_what_changes_between_the_attempts_counts(customer: Customer, provider: FakeProvider, change: str) -> None:
+    """A new key is not tried, nor the old one again; without the choice the first attempt is the last."""
+    choose(customer, 50_000)
+    provider.next(status=503)
+    provider.hold()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(send, customer)
+        provider.wait(lambda one: one.held == 1)
+        if change == "replaced":
+            customer.connect("openai", "sk-own-key-number-two-0123456789-abcdef")
+        elif change == "withdrawn":
+            choose(customer, None)
+        else:
+            customer.disconnect("openai")
+        provider.release()
+        reply = call.result()
+    assert reply.status == (200 if change == "replaced" else 503)
+    assert keys(provider) == ([OWN_KEY, PLATFORM_KEY] if change == "replaced" else [OWN_KEY])
+    customer.settled(len(provider.requests))
+    assert customer.allowance().reserved == 0
+
+
+def test_a_provider_that_is_not_there_leaves_nothing_held(service: Service, tmp_path: Path) -> None:
+    """If neither attempt can connect, the client reads what it would without the choice."""
+    plans = tmp_path / "plans.toml"
+    plans.write_text(PLANS)
+    with FakeProvider() as gone:
+        pass
+    with running(settings_for(gone, data_dir=tmp_path, plans_file=plans), gone) as alone:
+        customer = new_customer(alone)
+        customer.connect("openai", OWN_KEY)
+        choose(customer, 50_000)
+        reply = send(customer)
+        assert (reply.status, reply.json["error"]["code"]) == (502, "provider_failed")
+        assert reply.headers["x-ownkey-billed-to"] == "own_key"
+        customer.settled(0)
+        assert (customer.allowance().used, customer.allowance().reserved) == (0, 0)
+
+
 @pytest.mark.parametrize("refused", ["cap", "allowance", "platform", "broken"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_second_attempt_without_an_answer_leaves_the_first(
