@@ -140,3 +140,12 @@ async def test_a_second_attempt_is_no_second_request(database: Database) -> None
             assert first.key is not None
             await desk.settle(await desk.admitted(second(desk, output_limit=100)), output=1)
         assert not isinstance(await desk.ask(), Admission)
+
+
+async def test_a_second_attempt_is_not_only_read(database: Database) -> None:
+    """A batch of calls on own keys writes nothing, and may be told so; one that the allowance is to serve writes."""
+    async with open_desk(database) as desk:
+        await desk.add_key()
+        await desk.admitted()
+        assert desk.writer._copies.all_on_own_keys([desk.command()])
+        assert not desk.writer._copies.all_on_own_keys([desk.command(), second(desk)])
