@@ -60,6 +60,7 @@ class Action(StrEnum):
     INVITATION_REVOKE = "invitation.revoke"
     PROVIDER_KEY_ADD = "provider_key.add"
     PROVIDER_KEY_REPLACE = "provider_key.replace"
+    PROVIDER_KEY_SET_FALLBACK = "provider_key.set_fallback"
     PROVIDER_KEY_REMOVE = "provider_key.remove"
     PROVIDER_KEY_CHECK = "provider_key.check"
     ORGANIZATION_UPDATE = "organization.update"
@@ -98,6 +99,7 @@ LOWEST_ROLE: Mapping[Action, Role | None] = {
     Action.INVITATION_REVOKE: Role.ADMIN,
     Action.PROVIDER_KEY_ADD: Role.ADMIN,
     Action.PROVIDER_KEY_REPLACE: Role.ADMIN,
+    Action.PROVIDER_KEY_SET_FALLBACK: Role.ADMIN,
     Action.PROVIDER_KEY_REMOVE: Role.ADMIN,
     Action.PROVIDER_KEY_CHECK: Role.ADMIN,
     Action.ORGANIZATION_UPDATE: Role.ADMIN,

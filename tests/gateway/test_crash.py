@@ -49,6 +49,34 @@ def test_kill_in_the_middle(tmp_path: Path) -> None:
         assert list(here.said.values())[-1].find(b"difference") == -1 or b"[]" in list(here.said.values())[-1]
 
 
+@pytest.mark.timeout(180)
+def test_kill_in_the_second_attempt(tmp_path: Path) -> None:
+    """A call that the allowance serves in place of a key is settled, and known as that, when its node has died."""
+    with FakeProvider() as provider:
+        here = Installation(tmp_path, provider)
+        here.environment["OWNKEY_PLATFORM_KEY_OPENAI"] = "sk-platform-0123456789-abcdefghijklmnop"
+        slug = json.loads(here.run("organizations", "create", "Acme", "--owner", "owner@acme.test", "--json"))["slug"]
+        token = json.loads(here.run("tokens", "create", slug, "--name", "program", "--json"))["token"]
+        here.run("keys", "set", slug, "openai", "--unchecked", text="sk-own-key-0123456789-abcdefghijklmnop")
+        here.run("keys", "fallback", slug, "openai", "--tokens", "5000")
+        with here.serving() as process, Wire(f"http://127.0.0.1:{here.port}") as wire:
+            provider.next(status=503)
+            provider.next(tokens=400, pause=0.05)
+            wire.send(post(CHAT, token, chat(stream=True, max_tokens=500)))
+            while not wire.line().startswith(b"data:"):
+                pass
+            process.kill()
+            process.wait(10)
+        with here.serving():
+            usage = _until_nothing_is_held(here, slug)
+        events = [json.loads(line) for line in here.run("usage", "events", slug, "--json").splitlines()]
+        first, second = events
+        assert (first["billed_to"], first["outcome"], first["fallback"]) == ("own_key", "refused", None)
+        assert (second["billed_to"], second["outcome"], second["fallback"]) == ("allowance", "abandoned", "outage")
+        assert second["fallback_of"] == first["request_id"]
+        assert usage["used"] == usage["fallback_tokens"] == second["charged_tokens"] > 0
+
+
 def _plans(folder: Path) -> Path:
     plans = folder / "large.toml"
     plans.write_text('[plans.free]\nname = "Free"\nmonthly_tokens = 1000000\napi_access = true\n')

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ownkey.gateway.exchange import Exchange
+
 
 class MemoryClient:
     """One request's client; ``told`` is called when the reply has ended as a whole one."""
@@ -16,6 +18,9 @@ class MemoryClient:
         self.ended = False
         self.aborted = False
         self.left = False
+
+    def attend(self, exchange: Exchange) -> None:
+        """A second attempt serves the request: in this world nobody chooses one."""
 
     def begin(self, status: int, headers: bytes, length: int | None) -> None:
         """The head."""

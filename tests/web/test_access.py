@@ -62,6 +62,7 @@ LOWEST: dict[tuple[str, str], str] = {
     ("GET", "/settings/integrations/{provider}"): "admin",
     ("POST", "/settings/integrations/{provider}"): "admin",
     ("POST", "/settings/integrations/{provider}/check"): "admin",
+    ("POST", "/settings/integrations/{provider}/fallback"): "admin",
     ("GET", "/settings/integrations/{provider}/remove"): "admin",
     ("POST", "/settings/integrations/{provider}/remove"): "admin",
     ("GET", "/settings/usage"): "user",

@@ -18,6 +18,7 @@ from ownkey.accounts import workspaces
 from ownkey.credentials import Secret
 from ownkey.db.engine import Database
 from ownkey.db.tables import usage_events
+from ownkey.db.usage_tables import fallback_calls
 from ownkey.mail import Mailer
 from ownkey.node import Node
 from ownkey.providers import registry
@@ -509,3 +510,50 @@ async def test_who_can_act_is_told_on_the_pages(
         assert ("Your OpenAI key : out of credit since" in (await client_for(role).page(path)).text) is told, path
     await key_health.note_health(node.db, key.id, key.organization_id, Health.ACTIVE, "")
     assert "Your OpenAI key" not in (await client_for(role).page(PATH)).text
+
+
+async def test_what_happens_when_a_key_fails_is_chosen(
+    client_for: Callable[[str], Browser], node: Node, acme: Acme
+) -> None:
+    """Never at first; everyone reads the choice and what it took this month, and managers change it without the key."""
+    admin, user = client_for("admin"), client_for("user")
+    await admin.send(OPENAI, {"api_key": KEY, "unchecked": "yes"})
+    assert "The allowance is not used" in (await user.page(PATH)).text
+    assert "If this key fails" not in (await user.page(PATH)).text
+    told = await admin.notice(await admin.send(f"{OPENAI}/fallback", {"fallback": "allowance", "tokens": "50,000"}))
+    assert "the allowance serves up to 50,000 tokens a month" in told
+    period = clock.period_of(clock.now())
+    row = {"request_id": "req_2", "organization_id": acme.organization.id, "provider": "openai", "period": period}
+    counts = {f"{kind}_tokens": 0 for kind in ("cached_input", "cache_write", "reasoning")}
+    event = {"workspace_id": acme.workspace.id, "model": "m", "dialect": "openai", "billed_to": "allowance", **counts}
+    async with node.db.transaction() as tx:
+        await tx.execute(insert(fallback_calls).values(**row, reason="outage", after_request_id="req_1"))
+        event |= {"input_tokens": 200, "output_tokens": 1_000, "charged_tokens": 1_200, "estimated": False}
+        event |= {
+            "outcome": "finished",
+            "started_at": clock.now(),
+            "duration_ms": 1,
+            "position": 1,
+            "used_after": 1_200,
+        }
+        await tx.execute(insert(usage_events).values(**row, **event))
+    text = (await user.page(PATH)).text
+    assert "serves up to 50,000 tokens a month; 1,200 tokens in 1 request this month" in text
+    usage = (await user.page("/settings/usage")).text
+    assert "In place of your OpenAI key 1,200 of those used, in 1 request that it could not serve" in usage
+    for wrong in ("", "0", "-5", "many", "9" * 30):
+        reply = await admin.send(f"{OPENAI}/fallback", {"fallback": "allowance", "tokens": wrong})
+        assert reply.status_code == 422, wrong
+    assert (await admin.send(f"{OPENAI}/fallback", {"fallback": "sometimes"})).status_code == 422
+    await admin.send(f"{OPENAI}/fallback", {"fallback": "never"})
+    (key,) = await provider_keys.list_keys(node.db, acme.actor("admin"))
+    assert key.fallback_tokens is None
+    assert (await user.send(f"{OPENAI}/fallback", {"fallback": "never"})).status_code == 403
+
+
+async def test_without_a_platform_key_there_is_nothing_to_choose(client_for: Callable[[str], Browser]) -> None:
+    """Where the operator has no key of its own for a provider the page offers none."""
+    admin = client_for("admin")
+    await admin.send(f"{PATH}/anthropic", {"api_key": "sk-ant-api03-0123456789", "unchecked": "yes"})
+    page = await admin.page(PATH)
+    assert "If this key fails" not in page.text

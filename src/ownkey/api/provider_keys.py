@@ -23,7 +23,8 @@ from ownkey.vault import key_health, provider_keys
 class ProviderKey(Shown):
     """What anybody may ever see of a key. ``said`` is what the provider said at the last check.
 
-    ``address`` is where the key goes, empty for the provider's usual address.
+    ``address`` is where the key goes, empty for the provider's usual address. ``fallback_tokens``: so many of the
+    allowance may serve requests in a month that this key could not, on an outage or a rate limit; null: never.
     """
 
     id: str
@@ -39,6 +40,7 @@ class ProviderKey(Shown):
     last_used_at: datetime | None
     health_since: datetime | None
     expires_at: datetime | None
+    fallback_tokens: int | None
 
 
 class NewKey(Given):
@@ -57,6 +59,19 @@ class NewKey(Given):
         Field(max_length=10, description="The day on which the key expires, as 2027-01-31: admins are reminded."),
     ] = ""
     unchecked: Annotated[bool, Field(description="Save it without asking the provider about it.")] = False
+
+
+class Fallback(Given):
+    """What happens to requests that the key could not serve because of an outage or a rate limit."""
+
+    tokens: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=provider_keys.MOST_FALLBACK_TOKENS,
+            description="So many tokens of the allowance may serve them in a month; null: never.",
+        ),
+    ]
 
 
 class SavedKey(ProviderKey):
@@ -114,6 +129,13 @@ async def check(node: Here, actor: Caller, provider: str) -> ProviderKey:
     await key_health.note_health(node.db, sealed.id, sealed.organization_id, found.health, found.said)
     keys = await provider_keys.list_keys(node.db, actor)
     return next(ProviderKey.model_validate(key) for key in keys if key.provider == company.slug)
+
+
+async def set_fallback(node: Here, actor: Caller, provider: str, given: Fallback) -> ProviderKey:
+    """Choose whether the allowance serves requests that the key could not, on an outage or a rate limit."""
+    company, managed_by = node.providers.find(provider), node.settings.keys_managed_by
+    key = await provider_keys.set_fallback(node.db, actor, company.slug, given.tokens, managed_by=managed_by)
+    return ProviderKey.model_validate(key)
 
 
 async def remove(node: Here, actor: Caller, provider: str) -> None:

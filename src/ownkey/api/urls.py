@@ -87,6 +87,13 @@ ROUTES: tuple[Route, ...] = (
         "provider_keys.manage",
     ),
     Route(
+        "PUT",
+        "/provider-keys/{provider}/fallback",
+        provider_keys.set_fallback,
+        Action.PROVIDER_KEY_SET_FALLBACK,
+        "provider_keys.manage",
+    ),
+    Route(
         "DELETE",
         "/provider-keys/{provider}",
         provider_keys.remove,

@@ -11,7 +11,7 @@ from ownkey import clock
 from ownkey.accounts import subscriptions
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Page, Period, Shown
-from ownkey.metering import alerts, allowances, usage_events
+from ownkey.metering import alerts, allowances, fallback_usage, usage_events
 from ownkey.metering.prices import CURRENCY
 
 
@@ -19,7 +19,8 @@ class Allowance(Shown):
     """A month's tokens, and what those on own keys cost. ``remaining`` is what calls neither have used nor hold.
 
     Costs are at the providers' list prices, in millionths of ``currency``; requests whose price is not known are
-    counted as unpriced and are in no cost.
+    counted as unpriced and are in no cost. ``fallback_tokens`` are those of ``used`` that served requests which an own
+    key could not.
     """
 
     period: str
@@ -33,6 +34,8 @@ class Allowance(Shown):
     own_key_cost_micros: int
     own_key_unpriced_requests: int
     currency: str
+    fallback_requests: int
+    fallback_tokens: int
 
 
 class Alert(Shown):
@@ -84,6 +87,8 @@ class Event(Shown):
     """One attempt at a provider: what it used, and who paid.
 
     ``cost_micros`` is the cost at the provider's list price, in millionths of ``currency``; null: not known.
+    ``fallback`` says why the allowance served a request that an own key could not, ``rate_limit`` or ``outage``, and
+    ``fallback_of`` is the ``request_id`` of the attempt on that key.
     """
 
     id: int
@@ -107,6 +112,8 @@ class Event(Shown):
     workspace: str
     cost_micros: int | None
     currency: str
+    fallback: str | None
+    fallback_of: str | None
 
 
 async def allowance(node: Here, actor: Caller, period: Period = None) -> Allowance:
@@ -115,6 +122,7 @@ async def allowance(node: Here, actor: Caller, period: Period = None) -> Allowan
     plan = await subscriptions.plan_of(node.db, actor, node.catalogue)
     found = await allowances.current(node.db, actor, plan, month)
     totals = await usage_events.totals(node.db, actor, month)
+    fallbacks = fallback_usage.together(await fallback_usage.by_provider(node.db, actor, month))
     return Allowance(
         period=found.period,
         granted=found.granted,
@@ -127,6 +135,8 @@ async def allowance(node: Here, actor: Caller, period: Period = None) -> Allowan
         own_key_cost_micros=totals.own_key_cost_micros,
         own_key_unpriced_requests=totals.own_key_unpriced_requests,
         currency=CURRENCY,
+        fallback_requests=fallbacks.requests,
+        fallback_tokens=fallbacks.tokens,
     )
 
 

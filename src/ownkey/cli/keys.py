@@ -87,11 +87,37 @@ async def list_keys(org: Org, /, *, json: Json = False) -> None:
                 "last_checked_at": key.last_checked_at,
                 "last_used_at": key.last_used_at,
                 "expires_at": key.expires_at,
+                "fallback_tokens": key.fallback_tokens,
             }
             for key in found
         ],
         json,
     )
+
+
+@app.command
+async def fallback(
+    org: Org,
+    provider: ProviderSlug,
+    /,
+    *,
+    tokens: Annotated[
+        int | None, Parameter(help="Let the allowance serve them, up to so many of its tokens a month.")
+    ] = None,
+    never: Annotated[bool, Parameter(help="Let them fail, as they do unless something else was chosen.")] = False,
+    json: Json = False,
+) -> None:
+    """Choose what happens to requests that a key could not serve because of an outage or a rate limit.
+
+    Give either `--tokens` or `--never`. A rejected key, or one without credit, never uses the allowance.
+    """
+    if never == (tokens is not None):
+        raise InvalidRequest("Give either --tokens N or --never.")
+    async with installation() as here:
+        company = here.providers.find(provider)
+        _, actor = await here.organization(org)
+        key = await provider_keys.set_fallback(here.db, actor, company.slug, tokens)
+    show({"provider": key.provider, "fallback_tokens": key.fallback_tokens}, json)
 
 
 @app.command

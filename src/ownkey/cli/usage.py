@@ -12,7 +12,7 @@ from ownkey.accounts import subscriptions
 from ownkey.cli.installation import installation
 from ownkey.cli.output import Json, show, to_json
 from ownkey.cli.parameters import Month, Org
-from ownkey.metering import allowances, usage_events
+from ownkey.metering import allowances, fallback_usage, usage_events
 from ownkey.metering.prices import CURRENCY
 
 app = App(name="usage", help="What an organization has used of its allowance.")
@@ -24,7 +24,8 @@ async def allowance(org: Org, /, *, month: Month = None, json: Json = False) -> 
     """Show a month's allowance: granted, used, reserved by running calls, and left; and what the calls cost.
 
     Costs are at the providers' list prices, in millionths of the currency. Requests whose price is not known are
-    counted as unpriced and are in no cost.
+    counted as unpriced and are in no cost. Fallback tokens are those of the used ones that served requests which an
+    own key could not.
     """
     period = month or clock.period_of(clock.now())
     async with installation() as here:
@@ -32,6 +33,7 @@ async def allowance(org: Org, /, *, month: Month = None, json: Json = False) -> 
         plan = await subscriptions.plan_of(here.db, actor, here.catalogue)
         found = await allowances.current(here.db, actor, plan, period)
         totals = await usage_events.totals(here.db, actor, period)
+        fallbacks = fallback_usage.together(await fallback_usage.by_provider(here.db, actor, period))
     document = {
         "period": found.period,
         "granted": found.granted,
@@ -46,6 +48,8 @@ async def allowance(org: Org, /, *, month: Month = None, json: Json = False) -> 
         "allowance_cost_micros": totals.allowance_cost_micros,
         "allowance_unpriced_requests": totals.allowance_unpriced_requests,
         "currency": CURRENCY,
+        "fallback_requests": fallbacks.requests,
+        "fallback_tokens": fallbacks.tokens,
     }
     show(document, json)
 

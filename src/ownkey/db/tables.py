@@ -214,6 +214,8 @@ provider_keys = Table(
     _created(),
     # What its admins know of it; they are reminded, and nothing else depends on it.
     Column("expires_at", UtcTime),
+    # Of the allowance, what may serve calls in a month that this key could not; null: never.
+    Column("fallback_tokens", BigInteger),
     UniqueConstraint("organization_id", "provider"),
 )
 

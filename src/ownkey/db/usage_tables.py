@@ -1,8 +1,10 @@
-"""The tables about usage that no call reads or writes: which alerts an organization was given, what models cost."""
+"""The tables about usage that no usual call reads or writes: alerts, what models cost, and the calls that the allowance
+served because an own key could not.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, false
 
 from ownkey.db.tables import metadata
 from ownkey.db.utc_time import UtcTime
@@ -47,5 +49,35 @@ model_prices = Table(
     # The version of the price list.
     Column("source", Text, nullable=False),
     CheckConstraint("(input_price IS NULL) = (output_price IS NULL)", name="known"),
+    sqlite_with_rowid=False,
+)
+
+# Calls that the allowance served in place of an own key, by the request id of their reservation and usage event.
+fallback_calls = Table(
+    "fallback_calls",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    # No foreign key: it would lock the organization's row.
+    Column("organization_id", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    # The attempt on the own key.
+    Column("after_request_id", Text, nullable=False),
+    # Whether what it took is in the month's sum; as long as it runs it is not.
+    Column("counted", Boolean, nullable=False, server_default=false()),
+    CheckConstraint("reason IN ('rate_limit', 'outage')", name="reason"),
+    Index(None, "organization_id", "provider", "period", "counted"),
+    sqlite_with_rowid=False,
+)
+
+# What the counted ones took of the allowance: so that the next one need not add them all up.
+fallback_months = Table(
+    "fallback_months",
+    metadata,
+    Column("organization_id", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("tokens", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -43,8 +43,12 @@ class _Page:
     def __init__(self) -> None:
         self.status = 0
         self.billed_to = ""
+        self.exchange: Exchange
         self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.whole = False
+
+    def attend(self, exchange: Exchange) -> None:
+        self.exchange = exchange
 
     def begin(self, status: int, headers: bytes, length: int | None) -> None:
         self.status = status
@@ -71,7 +75,6 @@ async def open_chat(relay: Relay, actor: Actor, messages: Sequence[Message]) -> 
     iterator raises ``ProviderFailed`` if the answer breaks off. Closing the iterator, or ``stop``, stops the provider.
     """
     provider = await _choose(relay, actor)
-    request_id = new_id("req")
     dialect = DIALECTS[provider.dialect]
     path, body = dialect.chat(provider.assistant_model or "", messages, provider.api_roots[0])
     path, _, query = path.partition("?")
@@ -79,16 +82,18 @@ async def open_chat(relay: Relay, actor: Actor, messages: Sequence[Message]) -> 
     call = read_call(provider, "POST", path, query, headers, body)
     page = _Page()
     caller = Caller(user_id=actor.user_id or "", workspace_id=actor.workspace_id)
-    exchange = Exchange(relay, page, caller, call, request_id)
-    exchange.start()
+    page.exchange = Exchange(relay, page, caller, call, new_id("req"))
+    page.exchange.start()
     try:
         first = await page.queue.get()
     except asyncio.CancelledError:
-        exchange.client_gone()
+        page.exchange.client_gone()
         raise
+    exchange = page.exchange  # the one that answered
     if page.status >= 400:
         raise exchange.refusal or _passed_on(provider, message_of(first or b""))
-    return Chat(request_id, provider, call.model, page.billed_to, _text(page, exchange, first), exchange.client_gone)
+    text = _text(page, exchange, first)
+    return Chat(exchange.request_id, provider, call.model, page.billed_to, text, exchange.client_gone)
 
 
 async def _text(page: _Page, exchange: Exchange, first: bytes | None) -> AsyncGenerator[str, None]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ownkey.errors import OwnkeyError
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.call import Call
 from ownkey.metering.reservations import Admission
 
+if TYPE_CHECKING:
+    from ownkey.gateway.exchange import Exchange
+
 
 class Client(Protocol):
     """Where a reply goes: a socket, or the assistant page. What is written is gathered until ``flush``."""
+
+    def attend(self, exchange: Exchange) -> None:
+        """From now on this exchange is the one to tell of the client."""
 
     def begin(self, status: int, headers: bytes, length: int | None) -> None:
         """The head: complete header lines, and the body's length if it is known."""
@@ -38,7 +44,7 @@ class Delivery:
     _remaining: int | None = None
 
     def __init__(self, client: Client, call: Call, request_id: str) -> None:
-        self._client = client
+        self.client = client
         self._call = call
         self._request_id = request_id
         self._held: list[bytes] = []
@@ -69,8 +75,8 @@ class Delivery:
             self._write_held()
             self._flush()
         else:
-            self._client.write(pieces)
-            self._client.flush()
+            self.client.write(pieces)
+            self.client.flush()
 
     def _hold_back(self, pieces: list[bytes]) -> None:
         if self._held:
@@ -86,7 +92,7 @@ class Delivery:
         """The reply is whole and settled."""
         if not self.gone:
             self._write_held()
-            self._client.end()
+            self.client.end()
 
     def break_off(self, error: OwnkeyError, in_events: bool, admission: Admission | None) -> None:
         """The reply breaks off: an error instead of it if nothing was sent, else one more event and no clean end."""
@@ -96,9 +102,9 @@ class Delivery:
             self._write_held()
             if in_events:
                 dialect = self._call.endpoint.dialect
-                self._client.write([dialect.event_gap + dialect.error_event(error, self._request_id)])
-            self._client.flush()
-            self._client.abort()
+                self.client.write([dialect.event_gap + dialect.error_event(error, self._request_id)])
+            self.client.flush()
+            self.client.abort()
 
     def refuse(self, error: OwnkeyError, admission: Admission | None = None) -> None:
         """An error of ours, in the shape of the call's dialect; says who would have paid if that was decided."""
@@ -108,16 +114,16 @@ class Delivery:
             error.headers.setdefault("x-ownkey-billed-to", admission.billed_to)
         self._head = None
         body = self._call.endpoint.dialect.error_body(error, self._request_id)
-        self._client.begin(error.status, header_rules.error_block(error, self._request_id), len(body))
-        self._client.write([body])
-        self._client.end()
+        self.client.begin(error.status, header_rules.error_block(error, self._request_id), len(body))
+        self.client.write([body])
+        self.client.end()
 
     def abort(self) -> None:
         """Hang up."""
-        self._client.abort()
+        self.client.abort()
 
     def _flush(self) -> None:
-        self._client.flush()
+        self.client.flush()
         self._flushed = True
 
     def _write_held(self) -> None:
@@ -126,6 +132,6 @@ class Delivery:
             self._head = None
             if self._remaining is not None:
                 headers += b"x-ownkey-allowance-remaining: %d\r\n" % self._remaining
-            self._client.begin(status, headers, length)
+            self.client.begin(status, headers, length)
         held, self._held = self._held, []
-        self._client.write(held)
+        self.client.write(held)

@@ -18,12 +18,13 @@ from ownkey.errors import Internal, OwnkeyError, ProviderFailed
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.call import Call
 from ownkey.gateway.client import Client, Delivery
+from ownkey.gateway.fallback import REASONS, reason_failed, reason_unreached
 from ownkey.gateway.inflate import readable
 from ownkey.gateway.routing import Route, admission_request, key_rejected
 from ownkey.gateway.upstream import Connection
 from ownkey.gateway.usage_filter import UsageChunkFilter
 from ownkey.gateway.watch import ReplyWatch
-from ownkey.metering.reservations import Admission, Caller, KeyRow
+from ownkey.metering.reservations import Admission, Caller, Fallback, KeyRow
 from ownkey.metering.settlement import Outcome, Renew, Settle
 from ownkey.metering.usage import NOTHING_USED, BilledTo, Usage, charge
 from ownkey.providers.failures import Failure, classify, message_of
@@ -49,17 +50,18 @@ class Exchange:
     _filter: UsageChunkFilter | None = None
     _reply_headers: list[tuple[bytes, bytes]]
     _error: list[bytes] | None = None
-    _status = 0
+    status = 0
     _sent = False
     _settled = False
     _moved = False
     paused = False
+    fallback: Fallback | None = None
     refusal: OwnkeyError | None = None
 
     def __init__(self, relay: Relay, client: Client, caller: Caller, call: Call, request_id: str) -> None:
         self._relay = relay
-        self._delivery = Delivery(client, call, request_id)
-        self._caller = caller
+        self.delivery = Delivery(client, call, request_id)
+        self.caller = caller
         self.call = call
         self.request_id = request_id
         self.started = self._moved_at = relay.now()
@@ -72,7 +74,7 @@ class Exchange:
         self._relay.active[self.request_id] = self
         has_platform_key = self._relay.router.has_platform_key(self.call.provider)
         try:
-            command = admission_request(self.call, self._caller, self.request_id, has_platform_key)
+            command = admission_request(self.call, self.caller, self.request_id, has_platform_key, self.fallback)
         except OwnkeyError as error:
             self._refuse(error)
         else:
@@ -84,7 +86,7 @@ class Exchange:
             return
         self._admission = outcome
         try:
-            self._forward()
+            self._forward(outcome)
         except Exception:
             self._give_up()
 
@@ -98,10 +100,8 @@ class Exchange:
         else:
             self._release(Internal())
 
-    def _forward(self) -> None:
-        outcome = self._admission
-        assert outcome is not None
-        if self._delivery.gone or self._relay.stopping:
+    def _forward(self, outcome: Admission) -> None:
+        if self.delivery.gone or self._relay.stopping:
             self._release(self._relay.shutting_down())
             return
         try:
@@ -121,7 +121,8 @@ class Exchange:
         self._connecting, admission = None, self._admission
         assert admission is not None
         if isinstance(outcome, Exception):
-            self._release(self._relay.unreached(self.call.provider, admission.key, outcome))
+            error = self._relay.unreached(self.call.provider, admission.key, outcome)
+            self._relay.unless(self, admission, reason_unreached(outcome), lambda: self._release(error))()
         elif admission.key is None:
             self._send_or_not(outcome)
         else:
@@ -144,7 +145,7 @@ class Exchange:
 
     def _send_or_not(self, connection: Connection) -> None:
         """Send, unless things have changed while we were connecting."""
-        if self._delivery.gone or self._relay.stopping:
+        if self.delivery.gone or self._relay.stopping:
             self._relay.pool.give_back(connection)
             self._release(self._relay.shutting_down())
         elif connection.closed:
@@ -167,11 +168,10 @@ class Exchange:
             return
         head, route = call.head, self._route
         length = b"content-length: %d\r\n" % len(body) if body or head.method in ("POST", "PUT", "PATCH") else b""
-        self._connection, self._sent = connection, True
-        self._moved = True
-        origin = route.origin
-        lines = (head.verb, origin.prefix, head.target, origin.host_line, route.credential, head.passed_on, length)
-        connection.request(b"".join((*lines, b"\r\n", body)), self, head.method == "HEAD")
+        self._connection, self._sent, self._moved = connection, True, True
+        to = route.origin
+        lines = (head.verb, to.prefix, head.target, to.host_line, route.credential, head.passed_on, length, b"\r\n")
+        connection.request(b"".join((*lines, body)), self, head.method == "HEAD")
 
     def _outgoing_body(self, limit: int | None) -> bytes:
         """The caller's body, with what the allowance and the metering need; raises ``InvalidRequest``."""
@@ -189,7 +189,7 @@ class Exchange:
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
         """The provider answers: an error is gathered first, anything else passes on."""
         self._moved = True
-        self._status = status
+        self.status = status
         if status >= 400:
             self._error = []
             self._reply_headers = headers
@@ -221,13 +221,13 @@ class Exchange:
             if complete:
                 self._finish(watch, pieces)
             else:
-                self._delivery.pass_on(pieces)
+                self.delivery.pass_on(pieces)
         except Exception:
             self._give_up()
 
     def _finish(self, watch: ReplyWatch, pieces: list[bytes]) -> None:
         self._connection = None
-        self._delivery.hold(pieces)
+        self.delivery.hold(pieces)
         usage = watch.usage(True)
         # A reply that reports its usage and ends as usual has not failed: it is not worth reading for an error.
         failed = (usage.estimated or not usage.total_tokens or watch.ends_in_error) and watch.provider_failed
@@ -251,16 +251,17 @@ class Exchange:
         self._drop_connection()
         body, self._reply_headers = readable(b"".join(self._error), self._reply_headers, _LONGEST_ERROR)
         body = redact(body, *self._route.secrets)
-        failure = classify(self.call.provider, self._status, body)
+        failure = classify(self.call.provider, self.status, body)
         own_key = self._admission.key
         self._relay.refused(self._route, own_key, failure, body)
         if failure is Failure.KEY_REJECTED:
             error = key_rejected(self.call.provider, own_key is not None, message_of(body))
             self._settle("refused", NOTHING_USED, lambda: self._refuse(error))
             return
-        self._begin(self._status, header_rules.read_reply(self._reply_headers).lines, len(body))
-        self._delivery.hold([body])
-        self._settle("refused", NOTHING_USED, self._deliver_end)
+        self._begin(self.status, header_rules.read_reply(self._reply_headers).lines, len(body))
+        self.delivery.hold([body])
+        then = self._relay.unless(self, self._admission, REASONS.get(failure), self._deliver_end)
+        self._settle("refused", NOTHING_USED, then)
 
     # Settle
 
@@ -276,7 +277,7 @@ class Exchange:
         billed_to: BilledTo = "allowance" if key is None else "own_key"
         charged = charge(usage, billed_to, self._relay.weights(admission.plan))
         now = self._relay.now()
-        self._delivery.settled(admission.reserved - charged)
+        self.delivery.settled(admission.reserved - charged)
         if key is not None and outcome == "finished":
             self._relay.key_worked(key)
         self._relay.metrics.settled(call.provider.slug, billed_to, outcome, usage, now - self.started)
@@ -302,7 +303,9 @@ class Exchange:
     def _fail(self, error: OwnkeyError) -> None:
         """The provider failed after the call was sent: charge what it had generated, and say so to the client."""
         usage = self._used_so_far(free=isinstance(error, ProviderFailed))
-        self._settle("failed", usage, lambda: self._break_off(error))
+        reason = None if self._watch is not None else reason_failed(error)
+        then = self._relay.unless(self, self._admission, reason, lambda: self._break_off(error))
+        self._settle("failed", usage, then)
 
     def _used_so_far(self, free: bool) -> Usage:
         """What a call that broke off has used. ``free``: it cost nothing without a reply; else it was worked on."""
@@ -314,7 +317,7 @@ class Exchange:
 
     def client_gone(self) -> None:
         """The client hung up: stop the provider at once, and charge what it had generated."""
-        self._delivery.gone = True
+        self.delivery.gone = True
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -330,7 +333,7 @@ class Exchange:
             return
         if self.paused:  # the client stopped reading: hang up on it, as it might have done itself
             self.client_gone()
-            self._delivery.abort()
+            self.delivery.abort()
         else:
             self._drop_connection()
             self._fail(error)
@@ -345,7 +348,7 @@ class Exchange:
         """Whether nothing has moved for longer than it may. To be asked regularly: it compares with the last time."""
         if self._moved:
             self._moved, self._moved_at = False, now
-        return self._sent and not self._settled and now - self._moved_at > (idle if self._status else first_byte)
+        return self._sent and not self._settled and now - self._moved_at > (idle if self.status else first_byte)
 
     def pause(self) -> None:
         """The client reads slowly: let the provider wait."""
@@ -368,24 +371,25 @@ class Exchange:
         for secret in route.secrets:
             lines = lines.replace(secret.reveal().encode(), b"[redacted]")
         lines += header_rules.our_lines(self.request_id, admission)
-        self._delivery.begin(status, lines, length, None if admission.key else admission.remaining)
+        self.delivery.begin(status, lines, length, None if admission.key else admission.remaining)
 
     def _deliver_end(self) -> None:
         self._done()
-        self._delivery.end()
+        self.delivery.end()
 
     def _break_off(self, error: OwnkeyError) -> None:
         self._done()
         if self._filter is not None:
-            self._delivery.hold([self._filter.flush()])
+            self.delivery.hold([self._filter.flush()])
         in_events = self.call.stream and self._watch is not None and self._watch.is_event_stream
-        self._delivery.break_off(error, in_events, self._admission)
+        self.delivery.break_off(error, in_events, self._admission)
 
     def _refuse(self, error: OwnkeyError) -> None:
         self.refusal = error
-        self._relay.metrics.refused(self.call.provider.slug, error.code)
+        if self.fallback is None:
+            self._relay.metrics.refused(self.call.provider.slug, error.code)
         self._done()
-        self._delivery.refuse(error, self._admission)
+        self.delivery.refuse(error, self._admission)
 
     def _drop_connection(self) -> None:
         if self._connection is not None:

@@ -143,6 +143,10 @@ class Inbound:
 
     # The reply
 
+    def attend(self, exchange: Exchange) -> None:
+        """Another exchange serves this request."""
+        self.exchange = exchange
+
     def begin(self, status: int, headers: bytes, length: int | None) -> None:
         """The head; the body's framing follows from its length and the client's version of HTTP.
 

@@ -37,6 +37,7 @@ class Metrics(Collector):
         self.in_flight = 0
         self._sums: dict[tuple[str, str, str], _Sums] = {}
         self._refusals: dict[tuple[str, str], int] = {}
+        self._fallbacks: dict[tuple[str, str, str], int] = {}
 
     def settled(self, provider: str, billed_to: str, outcome: str, usage: Usage, seconds: float) -> None:
         """A call that was sent has ended."""
@@ -53,6 +54,11 @@ class Metrics(Collector):
     def refused(self, provider: str, code: str) -> None:
         """A call was refused."""
         self._refusals[provider, code] = self._refusals.get((provider, code), 0) + 1
+
+    def fell_back(self, provider: str, reason: str, outcome: str) -> None:
+        """An own key could not serve a call: the allowance ``served`` it, or ``refused``."""
+        labels = (provider, reason, outcome)
+        self._fallbacks[labels] = self._fallbacks.get(labels, 0) + 1
 
     def collect(self) -> Iterable[Metric]:
         """Everything counted so far, as Prometheus wants it."""
@@ -75,5 +81,12 @@ class Metrics(Collector):
         )
         for (provider, code), number in list(self._refusals.items()):
             refusals.add_metric((provider, code), number)
+        fallbacks = CounterMetricFamily(
+            "ownkey_fallbacks",
+            "Calls that an own key could not serve and the allowance was asked for",
+            labels=("provider", "reason", "outcome"),
+        )
+        for names, number in list(self._fallbacks.items()):
+            fallbacks.add_metric(names, number)
         in_flight = GaugeMetricFamily("ownkey_requests_in_flight", "Calls under way in this process", self.in_flight)
-        return requests, tokens, seconds, refusals, in_flight
+        return requests, tokens, seconds, refusals, fallbacks, in_flight

@@ -11,11 +11,13 @@ import structlog
 
 from ownkey.errors import OwnkeyError, ProviderFailed, ProviderTimedOut, Unavailable
 from ownkey.gateway.exchange import Exchange
+from ownkey.gateway.fallback import AnswerOnly, is_allowed
 from ownkey.gateway.metrics import Metrics
 from ownkey.gateway.patience import Patience, Sweepable
 from ownkey.gateway.routing import Route, Router, key_rejected
 from ownkey.gateway.upstream import Connection, Pool
-from ownkey.metering.reservations import Admission, KeyRow
+from ownkey.ids import new_id
+from ownkey.metering.reservations import Admission, Fallback, KeyRow, Reason
 from ownkey.metering.writer import Writer
 from ownkey.node import Node
 from ownkey.providers.addresses import HostForbidden
@@ -103,7 +105,7 @@ class Relay:
             return self.router.route(provider, admission)
         except provider_keys.EnvelopeBroken:
             if admission.key is not None:  # somebody changed its row
-                self._write(provider_keys.note_broken(self.node.db, provider_keys.SealedKey(*admission.key)))
+                self._write(provider_keys.note_broken(self.node.db, provider_keys.SealedKey(*admission.key.sealed)))
             raise
 
     def reach(self, route: Route, done: Callable[[Connection | Exception], None]) -> asyncio.Task[None] | None:
@@ -133,6 +135,38 @@ class Relay:
         if isinstance(error, HostForbidden):
             return ProviderFailed(f"The provider key cannot be used. {error}.")
         return ProviderTimedOut() if isinstance(error, TimeoutError) else ProviderFailed()
+
+    def unless(
+        self, first: Exchange, admission: Admission | None, reason: Reason | None, otherwise: Callable[[], None]
+    ) -> Callable[[], None]:
+        """What follows an attempt that failed: ``otherwise`` ends it, unless the allowance may serve the call."""
+        call, key = first.call, admission.key if admission else None
+        if reason is None or key is None or not is_allowed(call, key, self.router.has_platform_key(call.provider)):
+            return otherwise
+        if not first.status:
+            self.key_failed(key, Failure.OUTAGE, "It did not answer.")
+        return lambda: self._fall_back(first, Fallback(reason, first.request_id), otherwise)
+
+    def _fall_back(self, first: Exchange, fallback: Fallback, otherwise: Callable[[], None]) -> None:
+        if first.delivery.gone or self.stopping:
+            otherwise()
+            return
+        self.active.pop(first.request_id, None)
+        client, metrics, slug = first.delivery.client, self.metrics, first.call.provider.slug
+
+        def give_up() -> None:
+            metrics.fell_back(slug, fallback.reason, "refused")
+            client.attend(first)
+            otherwise()
+
+        def answered() -> None:
+            metrics.fell_back(slug, fallback.reason, "served")
+
+        answer = AnswerOnly(client, fallback.reason, answered, give_up)
+        second = Exchange(self, answer, first.caller, first.call, new_id("req"))
+        second.fallback = fallback
+        client.attend(second)
+        second.start()
 
     def key_worked(self, key: KeyRow | None) -> None:
         """An own key served a call."""

@@ -1,7 +1,7 @@
 """Whose key serves a call, and where it goes.
 
-The organization's own key, if there is one for the provider; else the operator's platform key. Never one in place
-of the other because of a failure.
+The organization's own key, if there is one for the provider; else the operator's platform key. One in place of the
+other because of a failure only where the organization chose so (``fallback``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ownkey.gateway.access_tokens import AccessTokens
 from ownkey.gateway.call import Call
 from ownkey.gateway.origin import Origin
 from ownkey.gateway.upstream import Pool
-from ownkey.metering.reservations import Admission, Admit, Caller, KeyRow
+from ownkey.metering.reservations import Admission, Admit, Caller, Fallback, KeyRow
 from ownkey.providers.addresses import AddressRefused
 from ownkey.providers.directory import Directory
 from ownkey.providers.provider import Provider
@@ -56,7 +56,9 @@ def own_key_only(call: Call) -> str:
     return ""
 
 
-def admission_request(call: Call, caller: Caller, request_id: str, has_platform_key: bool) -> Admit:
+def admission_request(
+    call: Call, caller: Caller, request_id: str, has_platform_key: bool, fallback: Fallback | None = None
+) -> Admit:
     """What the ledger has to know of a call to admit it."""
     endpoint = call.endpoint
     limited = endpoint.deferred or endpoint.account_wide
@@ -77,6 +79,7 @@ def admission_request(call: Call, caller: Caller, request_id: str, has_platform_
         call.least_output,
         call.choices,
         call.can_limit,
+        fallback,
     )
 
 
@@ -138,7 +141,7 @@ class Router:
     def _own_route(self, provider: Provider, row: KeyRow) -> Route:
         route = self._opened.get(row)
         if route is None:
-            secret = provider_keys.use(self._keyring, provider_keys.SealedKey(*row))
+            secret = provider_keys.use(self._keyring, provider_keys.SealedKey(*row.sealed))
             route = self._opened[row] = self._build(provider, row.base_url, secret)
             if len(self._opened) > _MOST_OPENED:
                 self._opened.popitem(last=False)

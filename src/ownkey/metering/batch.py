@@ -14,6 +14,7 @@ from ownkey.errors import NotAuthenticated, OwnkeyError, Unavailable
 from ownkey.metering.balances import Balance
 from ownkey.metering.callers import not_on_allowance, refusal_of
 from ownkey.metering.copies import Copies, Known
+from ownkey.metering.fallbacks import Taken
 from ownkey.metering.reservations import (
     LEASE_SECONDS,
     Admission,
@@ -61,6 +62,7 @@ class Batch:
         self.entries: list[EntryRow] = []
         self.requests: dict[str, int] = {}
         self.made: dict[str, Made] = {}
+        self.fallbacks: dict[tuple[str, str, str], Taken] = {}
 
     def run(self, commands: Sequence[Command]) -> list[Outcome]:
         """Do all commands in one transaction. Raises ``StoreFailed`` or the driver's error with nothing done.
@@ -215,12 +217,13 @@ class Batch:
         return callers
 
     def _allowances_of(self, admits: Sequence[Admit], callers: Sequence[Known | None]) -> set[tuple[str, str]]:
-        """The allowances that these calls may draw on; an own-key call touches none."""
+        """The allowances that these calls may draw on; a call that an own key serves touches none."""
         keys, period = self.copies.keys, self.moment.period
         return {
             (known.row.organization_id, period)
             for known, command in zip(callers, admits, strict=True)
-            if known is not None and keys[known.row.organization_id, command.provider] is None
+            if known is not None
+            and (command.fallback is not None or keys[known.row.organization_id, command.provider] is None)
         }
 
     def _admit_one(self, command: Admit, known: Known | None) -> Admission | OwnkeyError:
@@ -230,25 +233,33 @@ class Batch:
         if plan is None:
             return Unavailable(f"The plan {row.plan!r} of this organization is not in the plans file.")
         if not known.admissible or plan.monthly_requests_per_token is not None:
-            refusal = refusal_of(row, plan) or self._over_request_limit(row, plan)
+            refusal = refusal_of(row, plan)
+            if refusal is None and command.fallback is None:  # its first attempt was counted
+                refusal = self._over_request_limit(row, plan)
             if refusal is not None:
                 return refusal
         key = self.copies.keys[row.organization_id, command.provider]
         hold, remaining = _NO_HOLD, 0
-        if key is None:
+        if key is None or command.fallback is not None:
             refusal = not_on_allowance(command)
             if refusal is not None:
                 return refusal
             balance = self._granted_balance(row, plan)
-            room = hold_for(command, balance.remaining)
+            free, taken = balance.remaining, None
+            if command.fallback is not None:
+                taken = self._taken_by_fallbacks(row.organization_id, command.provider)
+                free, key = min(free, taken.room(key)), None
+            room = hold_for(command, free)
             if room is None:
                 return exhausted(command, balance.remaining, self.moment.period)
             hold = room
             balance.reserve(hold.tokens)
             self._reserve(command, row, hold.tokens)
+            if taken is not None:
+                taken.admit(command, hold.tokens)
             remaining = balance.remaining
         token = row.api_token_id
-        if token is not None:
+        if token is not None and command.fallback is None:
             made = self.made.get(token)
             if made is None:
                 exact = plan.monthly_requests_per_token is not None
@@ -267,6 +278,13 @@ class Batch:
             hold.output_limit,
             remaining,
         )
+
+    def _taken_by_fallbacks(self, organization_id: str, provider: str) -> Taken:
+        """To be asked while the balance of the organization's month is locked, and all settlements are done."""
+        connection = (organization_id, provider, self.moment.period)
+        if connection not in self.fallbacks:
+            self.fallbacks[connection] = Taken(self.store, connection, self.events, self.entries)
+        return self.fallbacks[connection]
 
     def _reserve(self, command: Admit, row: CallerRow, tokens: int) -> None:
         """A row for the store: the columns of ``ReservationRow``, then node and lease."""
@@ -347,4 +365,6 @@ class Batch:
         store.add_events(self.events)
         store.add_events_once(self.own_key_events)
         store.add_entries(self.entries)
+        for taken in self.fallbacks.values():
+            taken.write(store)
         store.count_requests(self.copies.uses.to_write(self.made, self.moment.now_ms))

@@ -51,6 +51,8 @@ class Copies:
         if self.version < 0:
             return False
         for command in admits:
+            if command.fallback is not None:
+                return False
             known = self.callers.get(command.caller)
             if known is None or known.plan is None or known.plan.monthly_requests_per_token is not None:
                 return False
@@ -75,7 +77,7 @@ class Copies:
             if known is None:
                 continue
             organization_id, token = known.row.organization_id, known.row.api_token_id
-            if self.keys.get((organization_id, command.provider)) is None:
+            if command.fallback is not None or self.keys.get((organization_id, command.provider)) is None:
                 balances.add((organization_id, self.period))
             if token and known.plan and known.plan.monthly_requests_per_token is not None:
                 limited.add((token, self.period))

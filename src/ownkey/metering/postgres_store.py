@@ -21,8 +21,10 @@ from ownkey.metering.store import (
     CHARGED_EVENT_COLUMNS,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
+    FALLBACK_COLUMNS,
     HELD_COLUMNS,
     KEY_COLUMNS,
+    OPEN_FALLBACKS_QUERY,
     PERSON_QUERY,
     RESERVATION_COLUMNS,
     TOKEN_JOINS,
@@ -110,6 +112,17 @@ _ADD_EVENTS_ONCE = f"{_insertion(f'usage_events ({EVENT_COLUMNS})', _EVENT_TYPES
 _ABANDONED = f"{ABANDONED_QUERY} {_AMONG_GIVEN}"
 _ADJUSTED = f"SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id {_AMONG_GIVEN}"
 _ADD_ENTRIES = _insertion(f"ledger_entries ({ENTRY_COLUMNS})", _ENTRY_TYPES)
+
+_OF_CONNECTION = "organization_id = $1::jsonb->>0 AND {0}provider = $1::jsonb->>1 AND {0}period = $1::jsonb->>2"
+_FALLBACK_SUM = f"SELECT tokens FROM fallback_months WHERE {_OF_CONNECTION.format('')}"
+_OPEN_FALLBACKS = f"{OPEN_FALLBACKS_QUERY} f.{_OF_CONNECTION.format('f.')}"
+_ADD_FALLBACKS = _insertion(f"fallback_calls ({FALLBACK_COLUMNS})", [_TEXT] * 6)
+_ADD_TO_SUM = (
+    f"INSERT INTO fallback_months AS months (organization_id, provider, period, tokens) SELECT "
+    f"{_columns((_TEXT, _TEXT, _TEXT, _NUMBER))} FROM {_GIVEN} ON CONFLICT (organization_id, provider, period) "
+    "DO UPDATE SET tokens = months.tokens + excluded.tokens"
+)
+_COUNT_FALLBACKS = f"UPDATE fallback_calls SET counted = true WHERE request_id {_AMONG_GIVEN}"
 
 
 class PostgresStore:
@@ -231,3 +244,17 @@ class PostgresStore:
 
     def add_entries(self, rows: Sequence[EntryRow]) -> None:
         self._write(_ADD_ENTRIES, rows)
+
+    def fallback_sum(self, organization_id: str, provider: str, period: str) -> int:
+        rows = self._ask(_FALLBACK_SUM, (organization_id, provider, period))
+        return int(rows[0][0]) if rows else 0
+
+    def open_fallbacks(self, organization_id: str, provider: str, period: str) -> Rows:
+        return self._ask(_OPEN_FALLBACKS, (organization_id, provider, period))
+
+    def add_fallbacks(self, rows: Rows) -> None:
+        self._write(_ADD_FALLBACKS, rows)
+
+    def count_fallbacks(self, connection: tuple[str, str, str], tokens: int, request_ids: Sequence[str]) -> None:
+        self._write(_ADD_TO_SUM, [(*connection, tokens)])
+        self._writes.append((_COUNT_FALLBACKS, list(request_ids)))

@@ -7,7 +7,7 @@ overspent by calls in flight, however many there are.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,8 @@ from ownkey.metering.usage import BilledTo
 UNLIMITED_SHARE = 4
 PLAIN_ANSWER = 1024
 LEASE_SECONDS = 20
+# Why the allowance may serve a call that an own key could not.
+Reason = Literal["rate_limit", "outage"]
 
 
 class Caller(NamedTuple):
@@ -30,11 +32,19 @@ class Caller(NamedTuple):
     workspace_id: str = ""
 
 
+class Fallback(NamedTuple):
+    """A call that an own key could not serve: why, and the request id of that attempt."""
+
+    reason: Reason
+    after: str
+
+
 class Admit(msgspec.Struct, frozen=True):
     """Ask to admit a call. Tokens are upper bounds; ``output_limit`` is the caller's own, per choice.
 
     ``own_key_only`` says why the allowance cannot serve the call, or is empty. An answer shorter than
-    ``least_output`` is of no use to anybody: rather refuse than cut it there.
+    ``least_output`` is of no use to anybody: rather refuse than cut it there. With ``fallback`` the call is decided on
+    the allowance although there is an own key, if the organization chose so for it.
     """
 
     request_id: str
@@ -52,6 +62,7 @@ class Admit(msgspec.Struct, frozen=True):
     least_output: int
     choices: int
     can_limit: bool
+    fallback: Fallback | None = None
 
 
 class CurrentKey(msgspec.Struct, frozen=True):
@@ -62,7 +73,10 @@ class CurrentKey(msgspec.Struct, frozen=True):
 
 
 class KeyRow(NamedTuple):
-    """An organization's own key as it lies in the database, sealed."""
+    """An organization's own key as it lies in the database, sealed.
+
+    ``fallback_tokens``: so many of the allowance may serve calls in a month that this key could not; None: never.
+    """
 
     id: str
     organization_id: str
@@ -71,6 +85,12 @@ class KeyRow(NamedTuple):
     ciphertext: bytes
     wrapped_data_key: bytes
     kek_id: str
+    fallback_tokens: int | None = None
+
+    @property
+    def sealed(self) -> tuple[str, str, str, str, bytes, bytes, str]:
+        """The part that the vault opens."""
+        return self[:7]
 
 
 class Admission(msgspec.Struct, frozen=True):

@@ -30,8 +30,10 @@ from ownkey.metering.store import (
     CHARGED_EVENT_COLUMNS,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
+    FALLBACK_COLUMNS,
     HELD_COLUMNS,
     KEY_COLUMNS,
+    OPEN_FALLBACKS_QUERY,
     PERSON_QUERY,
     RESERVATION_COLUMNS,
     TOKEN_JOINS,
@@ -64,6 +66,14 @@ _CHARGED_EVENTS = f"usage_events ({CHARGED_EVENT_COLUMNS})"
 _ENTRIES = f"ledger_entries ({ENTRY_COLUMNS})"
 _ADJUSTED = "SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id IN"
 _BALANCE_COLUMNS = "organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens, entries"
+_OF_CONNECTION = "organization_id = ? AND provider = ? AND period = ?"
+_FALLBACK_SUM = f"SELECT tokens FROM fallback_months WHERE {_OF_CONNECTION}"
+_OPEN_FALLBACKS = f"{OPEN_FALLBACKS_QUERY} f.organization_id = ? AND f.provider = ? AND f.period = ?"
+_FALLBACKS = f"fallback_calls ({FALLBACK_COLUMNS})"
+_COUNT_FALLBACKS = (
+    "INSERT INTO fallback_months (organization_id, provider, period, tokens) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
+)
 _AT_ONCE = 200
 _ROWS_AT_ONCE = 64
 _MOST_REMEMBERED = 200_000
@@ -313,3 +323,17 @@ class SqliteStore:
 
     def add_entries(self, rows: Sequence[EntryRow]) -> None:
         self._insert(_ENTRIES, rows)
+
+    def fallback_sum(self, organization_id: str, provider: str, period: str) -> int:
+        rows = self._all(_FALLBACK_SUM, (organization_id, provider, period))
+        return int(rows[0][0]) if rows else 0
+
+    def open_fallbacks(self, organization_id: str, provider: str, period: str) -> Rows:
+        return self._all(_OPEN_FALLBACKS, (organization_id, provider, period))
+
+    def add_fallbacks(self, rows: Rows) -> None:
+        self._insert(_FALLBACKS, rows)
+
+    def count_fallbacks(self, connection: tuple[str, str, str], tokens: int, request_ids: Sequence[str]) -> None:
+        self._many(_COUNT_FALLBACKS, [(*connection, tokens)])
+        self._many("UPDATE fallback_calls SET counted = TRUE WHERE request_id = ?", [(one,) for one in request_ids])

@@ -124,6 +124,14 @@ ABANDONED_QUERY = (
     "WHERE outcome = 'abandoned' AND request_id "
 )
 KEY_COLUMNS = ", ".join(KeyRow._fields)
+# A call that runs holds its tokens; one that has ended took what its event says, less what was given back later.
+OPEN_FALLBACKS_QUERY = (
+    "SELECT f.request_id, COALESCE(e.charged_tokens, r.tokens, 0) - COALESCE(a.tokens, 0), "
+    "r.request_id IS NULL AND COALESCE(e.outcome, '') <> 'abandoned' FROM fallback_calls f "
+    "LEFT JOIN usage_events e ON e.request_id = f.request_id LEFT JOIN reservations r ON r.request_id = f.request_id "
+    "LEFT JOIN ledger_entries a ON a.request_id = f.request_id AND a.kind = 'adjustment' WHERE NOT f.counted AND "
+)
+FALLBACK_COLUMNS = "request_id, organization_id, provider, period, reason, after_request_id"
 EVENT_COLUMNS = ", ".join(Settle._fields)
 # Of an event that the allowance paid for.
 CHARGED_EVENT_COLUMNS = f"{EVENT_COLUMNS}, position, used_after"
@@ -211,3 +219,15 @@ class Store(Protocol):
 
     def add_entries(self, rows: Sequence[EntryRow]) -> None:
         """Insert ledger entries."""
+
+    def fallback_sum(self, organization_id: str, provider: str, period: str) -> int:
+        """What the counted calls of a month took of the allowance in place of an own key."""
+
+    def open_fallbacks(self, organization_id: str, provider: str, period: str) -> Rows:
+        """Those not counted yet: request, tokens held or taken, and whether it has ended for good."""
+
+    def add_fallbacks(self, rows: Rows) -> None:
+        """Insert calls that are admitted in place of an own key: the columns of ``FALLBACK_COLUMNS``."""
+
+    def count_fallbacks(self, connection: tuple[str, str, str], tokens: int, request_ids: Sequence[str]) -> None:
+        """Add to the sum of (organization, provider, period) what these of its calls took."""

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, ColumnElement, Row, case, cast, func, literal
 from ownkey.access import Actor
 from ownkey.db.engine import Database
 from ownkey.db.tables import api_tokens, usage_events, users, workspaces
-from ownkey.db.usage_tables import model_prices
+from ownkey.db.usage_tables import fallback_calls, model_prices
 from ownkey.metering.prices import APPLIES, COST, CURRENCY, UNPRICED
 
 _DAY_MS = 86_400_000
@@ -25,7 +25,8 @@ class UsageEvent:
     """What one attempt at a provider used, and who paid.
 
     ``cost_micros`` is what that costs at the provider's list price, in millionths of the currency, whoever pays it;
-    None when the price is not known.
+    None when the price is not known. ``fallback`` says why the allowance served a call that an own key could not
+    (``rate_limit`` or ``outage``), and ``fallback_of`` is the request id of that attempt.
     """
 
     id: int
@@ -49,6 +50,8 @@ class UsageEvent:
     workspace: str
     cost_micros: int | None
     currency: str
+    fallback: str | None
+    fallback_of: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +192,13 @@ async def events(
             workspaces.c.name.label("workspace"),
             COST.label("cost_micros"),
             literal(CURRENCY).label("currency"),
+            fallback_calls.c.reason.label("fallback"),
+            fallback_calls.c.after_request_id.label("fallback_of"),
         )
         .select_from(
-            _priced.outerjoin(users, users.c.id == _table.user_id).outerjoin(
-                workspaces, workspaces.c.id == _table.workspace_id
-            )
+            _priced.outerjoin(users, users.c.id == _table.user_id)
+            .outerjoin(workspaces, workspaces.c.id == _table.workspace_id)
+            .outerjoin(fallback_calls, fallback_calls.c.request_id == _table.request_id)
         )
         .where(_table.organization_id == actor.organization_id, _table.id > since)
         .order_by(_table.id)

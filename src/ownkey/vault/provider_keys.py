@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select
+from sqlalchemy import ColumnElement, Row, Select, delete, func, insert, select, update
 
 from ownkey import audit, clock
 from ownkey.access import Action, Actor, Role
@@ -31,6 +31,7 @@ from ownkey.vault.envelope import Sealed
 from ownkey.vault.keyring import KeyRing
 
 LONGEST_KEY = 16 * 1024
+MOST_FALLBACK_TOKENS = 10**15
 _LONGEST_LIFE = timedelta(days=3653)
 
 
@@ -41,6 +42,7 @@ class ProviderKey:
     Of a service account's key the ``preview`` is the account's e-mail address. ``address`` is where the key goes, empty
     for the provider's usual address. ``said`` is what the provider said at the last check, the key taken out of it.
     ``expires_at`` is what the admins were told of it, if anything: they are reminded, and nothing else depends on it.
+    ``fallback_tokens``: so many of the allowance may serve calls in a month that this key could not; None: never.
     """
 
     id: str
@@ -57,6 +59,7 @@ class ProviderKey:
     created_at: datetime
     expires_at: datetime | None
     health_since: datetime | None
+    fallback_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,8 @@ async def save(
     """Store a key for a provider, in place of the one there may be; no call admitted afterwards uses the old one.
 
     ``health`` and ``said`` come from the check just made, ``base_url`` from ``Directory.accept``: another address is
-    another key. Raises ``Forbidden`` and ``VaultLocked``.
+    another key. What the organization chose for a failing key stays, unless the new one has an address of its own.
+    Raises ``Forbidden`` and ``VaultLocked``.
     """
     old_id = await _current_id(db, actor, provider.slug)
     action = Action.PROVIDER_KEY_REPLACE if old_id else Action.PROVIDER_KEY_ADD
@@ -160,12 +164,14 @@ async def save(
     if expires_at is not None:
         detail["expires"] = f"{expires_at:%Y-%m-%d}"
     async with perform(db, actor, action, key.id, detail) as tx:
-        detail["replaced"] = await _delete(tx, actor.organization_id, provider.slug)
+        gone = await _delete(tx, actor.organization_id, provider.slug)
+        detail["replaced"] = gone.id if gone else None
         shown = {
             "preview": _preview(provider, secret),
             "fingerprint": secret.fingerprint(keyring.fingerprint_key(key.organization_id)),
             "created_by": actor.label,
             "expires_at": expires_at,
+            "fallback_tokens": gone.fallback_tokens if gone and not base_url else None,
         }
         await _insert(tx, key, sealed, shown)
         await key_health.begin(tx, key.id, actor.organization_id, health, said)
@@ -187,6 +193,34 @@ async def remove(db: Database, actor: Actor, provider_slug: str, *, managed_by: 
         if await _delete(tx, actor.organization_id, provider_slug) is None:
             raise NotFound
     await db.empty_log()
+
+
+async def set_fallback(
+    db: Database, actor: Actor, provider_slug: str, tokens: int | None, *, managed_by: str = "admin"
+) -> ProviderKey:
+    """Choose whether the allowance serves calls that the key could not, because of an outage or a rate limit.
+
+    ``tokens`` is how many of the allowance that may take in a month; None: never, which is how it is at first. Calls
+    admitted afterwards follow it. Raises ``NotFound`` without a key, ``Forbidden``, and ``InvalidRequest`` for less
+    than one token, and for a key with an address of its own, which is another provider.
+    """
+    if tokens is not None and not 1 <= tokens <= MOST_FALLBACK_TOKENS:
+        raise InvalidRequest(f"Give a number of tokens from 1 to {MOST_FALLBACK_TOKENS:,}.")
+    action = Action.PROVIDER_KEY_SET_FALLBACK
+    key_id = await _current_id(db, actor, provider_slug)
+    await _require_manager(db, actor, action, key_id or provider_slug, managed_by)
+    detail: dict[str, Any] = {"provider": provider_slug, "tokens": tokens}
+    async with perform(db, actor, action, key_id or provider_slug, detail) as tx:
+        found = (await tx.execute(_query().where(_of(actor.organization_id, provider_slug)))).one_or_none()
+        if found is None:
+            raise NotFound
+        if tokens is not None and found.address:
+            raise InvalidRequest("This key has an address of its own, where the allowance has nothing to offer.")
+        detail["before"] = found.fallback_tokens
+        await tx.execute(
+            update(provider_keys).where(_of(actor.organization_id, provider_slug)).values(fallback_tokens=tokens)
+        )
+        return _provider_key_of((await tx.execute(_query().where(provider_keys.c.id == found.id))).one())
 
 
 async def sealed_key(db: Database, actor: Actor, provider_slug: str, *, managed_by: str = "admin") -> SealedKey:
@@ -270,15 +304,15 @@ async def _require_manager(db: Database, actor: Actor, action: Action, target: s
         raise Forbidden("AI provider keys are managed by the owner." if managed_by == "owner" else None)
 
 
-async def _delete(tx: Transaction, organization_id: str, provider_slug: str) -> str | None:
-    """Delete the organization's key for a provider; returns its id. Two changes of its keys take turns."""
+async def _delete(tx: Transaction, organization_id: str, provider_slug: str) -> Row[Any, Any] | None:
+    """Delete the organization's key for a provider; returns what outlives it. Two changes of its keys take turns."""
     # Not a plain FOR UPDATE: that would wait for every insert that refers to the organization.
     await tx.execute(
         select(organizations.c.id).where(organizations.c.id == organization_id).with_for_update(key_share=True)
     )
-    gone = delete(provider_keys).where(_of(organization_id, provider_slug)).returning(provider_keys.c.id)
-    old_id: str | None = await tx.scalar(gone)
-    return old_id
+    lasting = (provider_keys.c.id, provider_keys.c.fallback_tokens)
+    gone = delete(provider_keys).where(_of(organization_id, provider_slug)).returning(*lasting)
+    return (await tx.execute(gone)).one_or_none()
 
 
 def _preview(provider: Provider, secret: Secret) -> str:
@@ -317,6 +351,7 @@ def _query() -> Select[Any]:
         provider_keys.c.created_at,
         provider_keys.c.expires_at,
         provider_key_health.c.health_since,
+        provider_keys.c.fallback_tokens,
     ).outerjoin(provider_key_health, provider_key_health.c.provider_key_id == provider_keys.c.id)
 
 

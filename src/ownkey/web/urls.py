@@ -95,6 +95,12 @@ PAGES: tuple[Page, ...] = (
     Page("GET", "/settings/integrations/{provider}", integrations.open_form, Action.PROVIDER_KEY_ADD, recent=True),
     Page("POST", "/settings/integrations/{provider}", integrations.save, Action.PROVIDER_KEY_ADD, recent=True),
     Page("POST", "/settings/integrations/{provider}/check", integrations.check, Action.PROVIDER_KEY_CHECK),
+    Page(
+        "POST",
+        "/settings/integrations/{provider}/fallback",
+        integrations.set_fallback,
+        Action.PROVIDER_KEY_SET_FALLBACK,
+    ),
     Page("GET", "/settings/integrations/{provider}/remove", integrations.confirm_removal, Action.PROVIDER_KEY_REMOVE),
     Page(
         "POST",

@@ -136,3 +136,25 @@ async def test_keys_can_be_the_owners_alone(acme: Acme) -> None:
     for method, path in (("PUT", ""), ("DELETE", ""), ("POST", "/check")):
         reply = await acme.ask(method, f"/provider-keys/openai{path}", admin, json=body if method == "PUT" else None)
         assert (reply.status_code, reply.json()["code"]) == (403, "forbidden"), method
+
+
+async def test_the_choice_for_a_failing_key(acme: Acme) -> None:
+    """Null at first; set and withdrawn without the key, kept when the key is replaced, and refused to others."""
+    token, path = await acme.token(Role.ADMIN), "/provider-keys/openai/fallback"
+    assert (await acme.ask("PUT", path, token, json={"tokens": 50_000})).status_code == 404
+    first = await acme.ask("PUT", "/provider-keys/openai", token, json={"key": KEY})
+    assert first.json()["fallback_tokens"] is None
+    assert (await acme.ask("PUT", path, token, json={"tokens": 50_000})).json()["fallback_tokens"] == 50_000
+    second = await acme.ask("PUT", "/provider-keys/openai", token, json={"key": SECOND})
+    assert second.json()["fallback_tokens"] == 50_000
+    for wrong in ({"tokens": 0}, {"tokens": -1}, {"tokens": 10**16}, {"tokens": "many"}, {}):
+        assert (await acme.ask("PUT", path, token, json=wrong)).status_code in (400, 422)
+    refused = await acme.ask("PUT", path, await acme.token(Role.DEVELOPER), json={"tokens": 1})
+    assert refused.status_code == 403
+    assert (await acme.ask("PUT", path, token, json={"tokens": None})).json()["fallback_tokens"] is None
+    entries = await audit.entries(acme.db, acme.created.organization.id, action="provider_key.set_fallback")
+    assert [(entry.allowed, entry.detail.get("tokens")) for entry in entries] == [
+        (True, None),
+        (False, None),
+        (True, 50_000),
+    ]

@@ -24,7 +24,7 @@ async def test_usage_is_shown(acme: Acme) -> None:
     assert shown["resets_at"] == "2026-03-01T00:00:00Z"
     assert set(shown) == {
         *("period", "granted", "used", "reserved", "remaining", "resets_at", "own_key_tokens", "events"),
-        *("own_key_cost_micros", "own_key_unpriced_requests", "currency"),
+        *("own_key_cost_micros", "own_key_unpriced_requests", "currency", "fallback_requests", "fallback_tokens"),
     }
     for path in ("/usage/alerts", "/usage/days", "/usage/members", "/usage/providers", "/usage/events"):
         assert (await acme.ask("GET", path, token)).json() == {"items": [], "next": None}

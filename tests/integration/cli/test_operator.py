@@ -17,6 +17,7 @@ EVENT_MEMBERS = (
     *("id", "request_id", "provider", "model", "dialect", "billed_to", "provider_key_id", "input_tokens"),
     *("cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "charged_tokens", "estimated"),
     *("outcome", "started_at", "duration_ms", "member", "workspace", "cost_micros", "currency"),
+    *("fallback", "fallback_of"),
 )
 
 
@@ -54,6 +55,7 @@ def test_an_organization_from_nothing(cli_on_each: Cli) -> None:
     assert usage == {
         **{"period": "2026-02", "granted": 2_000_000, "used": 0, "reserved": 0, "remaining": 2_000_000},
         **{"resets_at": "2026-03-01T00:00:00Z", "own_key_tokens": 0, "events": 0},
+        **{"fallback_requests": 0, "fallback_tokens": 0},
         **{"own_key_cost_micros": 0, "own_key_unpriced_requests": 0, "currency": "USD"},
         **{"allowance_cost_micros": 0, "allowance_unpriced_requests": 0},
     }
@@ -180,6 +182,26 @@ def test_a_key_encryption_key_is_rotated(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(cli("vault", "status", "--json").out)["open"] is False
     assert "none of the keys" in locked.out
     assert cli("vault", "rotate").code == 1
+
+
+def test_what_happens_when_a_key_fails_is_chosen(cli: Cli) -> None:
+    """Never, unless a number of tokens a month is given; both at once or neither is no choice."""
+    cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    assert cli("keys", "fallback", "acme", "openai", "--tokens", "5000").code == 1
+    cli("keys", "set", "acme", "openai", stdin=KEY)
+    assert cli.json("keys", "list", "acme")[0]["fallback_tokens"] is None
+    chosen = {"provider": "openai", "fallback_tokens": 5_000}
+    assert cli.json("keys", "fallback", "acme", "openai", "--tokens", "5000") == chosen
+    cli("keys", "set", "acme", "openai", "--unchecked", stdin=KEY)
+    assert cli.json("keys", "list", "acme")[0]["fallback_tokens"] == 5_000
+    for wrong in ([], ["--never", "--tokens", "5"], ["--tokens", "0"], ["--tokens", "-5"]):
+        assert cli("keys", "fallback", "acme", "openai", *wrong).code == 1
+    assert cli.json("keys", "fallback", "acme", "openai", "--never")["fallback_tokens"] is None
+    entries = [entry for entry in cli.json("audit", "list", "acme") if entry["action"] == "provider_key.set_fallback"]
+    assert [(entry["detail"]["before"], entry["detail"]["tokens"]) for entry in entries] == [
+        (5_000, None),
+        (None, 5_000),
+    ]
 
 
 def test_usage_events_have_the_documented_members(cli: Cli) -> None:

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
+import msgspec
 import psycopg
 import pytest
 from sqlalchemy import URL, delete, text, update
@@ -19,7 +20,7 @@ from ownkey.metering.batch import Batch, Command, Outcome, Reap
 from ownkey.metering.copies import Copies
 from ownkey.metering.postgres_link import Asked
 from ownkey.metering.postgres_store import PostgresStore
-from ownkey.metering.reservations import Admission, Caller, CurrentKey
+from ownkey.metering.reservations import Admission, Caller, CurrentKey, Fallback
 from ownkey.metering.settlement import Release, Renew
 from ownkey.metering.store import Contended, Rows, StoreFailed
 from ownkey.plans import Plan
@@ -120,6 +121,12 @@ async def test_every_statement_finds_its_rows_by_a_key(database: Database, postg
             node.run(Reap())
             node.run(Release(running[2].request_id), desk.command())
             node.run(desk.command())
+            async with database.transaction() as tx:
+                await tx.execute(update(tables.provider_keys).values(fallback_tokens=9_000))
+            failed = desk.command(provider="anthropic", fallback=Fallback("outage", "req_of_the_key"))
+            (served,) = admitted(node.run(failed))
+            node.run(desk.settlement(served, 10))
+            node.run(msgspec.structs.replace(failed, request_id="req_again"))
             prepared = dict(node.store._link._prepared)
             plans = {
                 statement: "\n".join(row[0] for row in node.store._link._driver.execute(f"EXPLAIN EXECUTE {one}"))

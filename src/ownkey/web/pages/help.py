@@ -69,6 +69,7 @@ PERMISSIONS: Mapping[Action, str] = {
     Action.INVITATION_REVOKE: "Take invitations back",
     Action.PROVIDER_KEY_ADD: "Connect provider keys",
     Action.PROVIDER_KEY_REPLACE: "Update provider keys",
+    Action.PROVIDER_KEY_SET_FALLBACK: "Choose what happens when a provider key fails",
     Action.PROVIDER_KEY_REMOVE: "Remove provider keys",
     Action.PROVIDER_KEY_CHECK: "Check provider keys",
     Action.ORGANIZATION_UPDATE: "Rename the organization",

@@ -15,8 +15,9 @@ from ownkey.accounts import subscriptions
 from ownkey.accounts.sessions import SignedIn
 from ownkey.credentials import Secret
 from ownkey.errors import Forbidden, InvalidRequest, NotFound, Unavailable
-from ownkey.metering import allowances, key_usage
+from ownkey.metering import allowances, fallback_usage, key_usage
 from ownkey.metering.allowances import Allowance
+from ownkey.metering.fallback_usage import FallbackUsage
 from ownkey.metering.key_usage import KeyUsage
 from ownkey.node import Node
 from ownkey.providers import addresses, registry
@@ -55,6 +56,12 @@ class Section:
     usual_address: str
     impact: Impact | None
     expires_in: int | None
+    fallbacks: FallbackUsage
+
+    @property
+    def can_fall_back(self) -> bool:
+        """Whether the allowance has the same to offer as this key."""
+        return self.key is not None and self.has_platform_key and not self.key.address
 
 
 async def show(request: Request) -> Response:
@@ -121,6 +128,38 @@ async def check(request: Request) -> Response:
     return redirect(request, f"{PATH}#{provider.slug}", _joined(found.said, found.health.explanation), "warning")
 
 
+async def set_fallback(request: Request) -> Response:
+    """``POST /settings/integrations/{provider}/fallback``: what happens when the key fails."""
+    form = await forms.read(request)
+    signed_in, provider = await _manager(request, Action.PROVIDER_KEY_SET_FALLBACK)
+    node, actor = session.node_of(request), signed_in.actor
+    managed_by = node.settings.keys_managed_by
+    wanted = form.choice("fallback", ("never", "allowance"), "what happens when the key fails")
+    tokens = _tokens(form) if wanted == "allowance" else None
+    if form.ok:
+        try:
+            await provider_keys.set_fallback(node.db, actor, provider.slug, tokens, managed_by=managed_by)
+        except InvalidRequest as error:
+            form.fail("tokens", error.message)
+    if not form.ok:
+        return await _page(request, signed_in, choosing=provider, form=form)
+    told = (
+        f"While {provider.name} limits your key or is down, the allowance serves up to {tokens:,} tokens a month."
+        if tokens
+        else f"The allowance is never used in place of your {provider.name} key."
+    )
+    return redirect(request, f"{PATH}#{provider.slug}", told)
+
+
+def _tokens(form: Form) -> int | None:
+    """The number in the form, which may be grouped by commas, points or spaces."""
+    digits = "".join(form.get("tokens", "").split()).replace(",", "").replace(".", "")
+    if digits.isascii() and digits.isdigit() and len(digits) <= len(str(provider_keys.MOST_FALLBACK_TOKENS)):
+        return int(digits)
+    form.fail("tokens", "Enter a whole number of tokens, such as 50,000.")
+    return None
+
+
 async def confirm_removal(request: Request) -> Response:
     """``GET /settings/integrations/{provider}/remove``: the question, for a browser without the dialog."""
     signed_in, provider = await _manager(request, Action.PROVIDER_KEY_REMOVE)
@@ -173,7 +212,12 @@ async def _read_key(
 
 
 async def _page(
-    request: Request, signed_in: SignedIn, *, editing: Provider | None = None, form: Form | None = None
+    request: Request,
+    signed_in: SignedIn,
+    *,
+    editing: Provider | None = None,
+    choosing: Provider | None = None,
+    form: Form | None = None,
 ) -> Response:
     node = session.node_of(request)
     managed_by = node.settings.keys_managed_by
@@ -192,6 +236,7 @@ async def _page(
         longest_key=LONGEST_KEY,
         longest_address=addresses.LONGEST,
         editing=editing,
+        choosing=choosing,
         form=form,
     )
 
@@ -200,6 +245,7 @@ async def _sections(request: Request, signed_in: SignedIn) -> Sequence[Section]:
     node, actor, now = session.node_of(request), signed_in.actor, clock.now()
     keys = {key.provider: key for key in await provider_keys.list_keys(node.db, actor)}
     impacts = await _impacts(node, signed_in, list(keys.values())) if keys else {}
+    fallbacks = await fallback_usage.by_provider(node.db, actor, clock.period_of(now)) if keys else {}
     return [
         Section(
             provider,
@@ -208,6 +254,7 @@ async def _sections(request: Request, signed_in: SignedIn) -> Sequence[Section]:
             node.providers.usual_address(provider),
             impacts.get(slug),
             (key.expires_at - now).days + 1 if key and key.expires_at else None,
+            fallbacks.get(slug, FallbackUsage()),
         )
         for slug, provider in node.providers.items()
         if provider.own_keys or slug in keys

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from ownkey import clock
 from ownkey.access import Action
 from ownkey.errors import InvalidRequest
-from ownkey.metering import alerts, allowances, usage_events
+from ownkey.metering import alerts, allowances, fallback_usage, usage_events
 from ownkey.metering.usage_events import ProviderUsage
 from ownkey.web import charts, session, standing
 from ownkey.web.rendering import render
@@ -41,6 +41,7 @@ async def show(request: Request) -> Response:
         thresholds=alerts.THRESHOLDS,
         can_mail=node.mailer.can_send,
         totals=_together(providers),
+        fallbacks=await fallback_usage.by_provider(node.db, actor, period),
         days=days,
         chart=charts.by_day(period, days),
         # Who used how much is for those who may see the members.
