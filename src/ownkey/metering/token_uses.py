@@ -1,12 +1,12 @@
 """How many requests API tokens made in a month, and when each was last used.
 
 A plan that limits a token's requests needs the number in the transaction that admits the next one. Under any other
-plan it is only looked at, so it is kept in memory and written about once a minute: written by every batch, it would be
-one page more for each token that calls.
+plan it is only looked at, so it is kept in memory and written about once a minute, and every few minutes where tens of
+thousands of tokens call: written by every batch, it would be one page more for each token that calls.
 
 What was kept is written with a token's first request under a plan that has a limit, so that the limit counts every
 request of the month. Other nodes write theirs within seconds of the change. A node that is killed takes the requests
-of its last minute with it, and only those made while no limit counted them.
+of its last minutes with it, and only those made while no limit counted them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Final
 
 _SWEEP_MS: Final = 45_000
 _HURRIED_MS: Final = 5_000
+# And so much for each token that is kept: to write it costs a good part of what its calls cost.
+_TOKEN_MS: Final = 3
 # The most that one batch writes of what was kept, and how much is sorted at once. Sorted, because neighbours share
 # pages: those of a hundred thousand tokens are written for a twentieth of the cost.
 _AT_ONCE: Final = 256
@@ -77,7 +79,7 @@ class TokenUses:
     def to_write(self, made: Mapping[str, Made], now_ms: int) -> list[Row]:
         """The rows to add now: the batch's own that must be exact, and some of what was kept."""
         self._made = made
-        if not self._leaving and self._gathered and now_ms - self._swept_ms >= self._every_ms:
+        if not self._leaving and self._gathered and now_ms - self._swept_ms >= self._patience_ms():
             self._sweep(now_ms)
         rows: list[Row] = []
         for token, one in made.items():
@@ -112,6 +114,10 @@ class TokenUses:
                 self._gathered[month] = one
                 self._note(month)
         self._made = {}
+
+    def _patience_ms(self) -> int:
+        hurried = self._every_ms < _SWEEP_MS
+        return self._every_ms if hurried else max(_SWEEP_MS, _TOKEN_MS * len(self._gathered))
 
     def _note(self, month: TokenMonth) -> None:
         run = self._runs[-1]
