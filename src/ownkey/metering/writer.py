@@ -175,9 +175,17 @@ class Writer:
 
     def _ask(self, command: Command, handler: Handler, answer: Any) -> None:
         self._waiting.append((command, handler, answer))
-        if not self._busy:
-            self._busy = True
+        if self._busy:
+            return
+        self._busy = True
+        if self._may_run_here():
+            self._send()
+        else:  # what else comes in this turn of the loop goes with it
             self._loop.call_soon(self._send)
+
+    def _may_run_here(self) -> bool:
+        """Nobody is there whom a slow disk could hold up, and to change threads twice costs as much as the work."""
+        return not self.down and self._store is not None and self._store.is_local and self.is_alone()
 
     def _go_on(self) -> None:
         if self._busy:
@@ -195,14 +203,7 @@ class Writer:
     def _send(self) -> None:
         self._in_flight, self._waiting = self._waiting, []
         commands = [command for command, _, _ in self._in_flight]
-        if (
-            len(commands) == 1
-            and not self.down
-            and self._store is not None
-            and self._store.is_local
-            and self.is_alone()
-        ):
-            # Nobody is there whom a slow disk could hold up, and two changes of threads cost as much as the work.
+        if len(commands) == 1 and self._may_run_here():
             self._finish(self._in_flight, self._run(commands))
             return
         self._watch = self._loop.call_later(_PATIENCE_SECONDS, self._give_up)
