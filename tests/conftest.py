@@ -6,6 +6,7 @@ import os
 
 import pytest
 import uvloop
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "tests.fixtures.missing",  # first: others import it
@@ -17,6 +18,10 @@ pytest_plugins = [
     "tests.fixtures.recordings",
     "tests.fixtures.passwords",
 ]
+
+# How fast inputs are made is a matter of what else the machine does.
+settings.register_profile("ownkey", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("ownkey")
 
 _MEANT_FOR_TESTS = {"OWNKEY_CHROMIUM", "OWNKEY_COMPILED", "OWNKEY_PROVE", "OWNKEY_RECORDINGS"}
 
