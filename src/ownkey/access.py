@@ -56,6 +56,8 @@ class Action(StrEnum):
     MEMBERSHIP_ADD = "membership.add"
     MEMBERSHIP_CHANGE_ROLE = "membership.change_role"
     MEMBERSHIP_REMOVE = "membership.remove"
+    CAP_SET = "cap.set"
+    CAP_REMOVE = "cap.remove"
     INVITATION_CREATE = "invitation.create"
     INVITATION_REVOKE = "invitation.revoke"
     PROVIDER_KEY_ADD = "provider_key.add"
@@ -95,6 +97,8 @@ LOWEST_ROLE: Mapping[Action, Role | None] = {
     Action.MEMBERSHIP_ADD: Role.ADMIN,
     Action.MEMBERSHIP_CHANGE_ROLE: Role.ADMIN,
     Action.MEMBERSHIP_REMOVE: Role.ADMIN,
+    Action.CAP_SET: Role.ADMIN,
+    Action.CAP_REMOVE: Role.ADMIN,
     Action.INVITATION_CREATE: Role.ADMIN,
     Action.INVITATION_REVOKE: Role.ADMIN,
     Action.PROVIDER_KEY_ADD: Role.ADMIN,

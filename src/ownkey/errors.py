@@ -138,6 +138,13 @@ class AllowanceExhausted(OwnkeyError):
     sentence = "Your organization has used its AI tokens of this month."
 
 
+class CapReached(OwnkeyError):
+    """A cap on the member or the workspace has no room for this call."""
+
+    code, status = "cap_reached", 429
+    sentence = "A cap on your usage of this month is reached. An admin or the owner can raise it."
+
+
 class ProviderFailed(OwnkeyError):
     """The provider could not be reached or broke off."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ownkey.access import Role
-from ownkey.accounts import invitations, memberships, workspaces
+from ownkey.accounts import caps, invitations, memberships, workspaces
 from ownkey.accounts.workspaces import Workspace
 from ownkey.node import Node
 from tests.web.conftest import PUBLIC_URL, Acme, Browser
@@ -203,3 +203,20 @@ async def test_invite_nobody(email: str, said: str, acme: Acme, client_for: Call
     reply = await client_for("admin").send(f"{PATH}/invitations", fields)
     assert reply.status_code == 422
     assert said in Page(reply.text).text
+
+
+async def test_cap(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:
+    """An admin caps a member, and sees it in the list; never oneself or the owner. It goes with the member."""
+    browser, user = client_for("admin"), acme.people["user"].id
+    path = f"{PATH}/{user}/cap"
+    reply = await browser.send(path, {"allowance_tokens": "5,000", "own_key_tokens": "x"})
+    assert reply.status_code == 422
+    reply = await browser.send(path, {"allowance_tokens": "5,000", "own_key_tokens": ""})
+    assert "The cap of" in await browser.notice(reply)
+    assert "Monthly cap: 0 of 5,000 tokens of the allowance used" in (await browser.page(PATH)).text
+    assert (await browser.page(path)).form(path).fields["allowance_tokens"] == "5000"
+    for person in ("admin", "owner"):
+        assert (await browser.get(f"{PATH}/{acme.people[person].id}/cap")).status_code == 404
+    await memberships.remove(node.db, acme.actor("admin"), user, acme.workspace.id)
+    assert await caps.list_caps(node.db, acme.actor("admin")) == []
+    assert (await client_for("owner").get(f"{PATH}/{acme.people['admin'].id}/cap")).status_code == 200

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ownkey.access import Role
-from ownkey.accounts import memberships, subscriptions, workspaces
+from ownkey.accounts import caps, memberships, subscriptions, workspaces
 from ownkey.node import Node
 from tests.web.conftest import Acme, Browser
 
@@ -93,3 +93,17 @@ async def test_organization(client_for: Callable[[str], Browser], acme: Acme) ->
     for words in ("Owner Owner Name", "Plan Professional", acme.organization.slug, acme.organization.id, "General"):
         assert words in page.text
     assert page.form(ORGANIZATION).fields["name"] == "Acme"
+
+
+async def test_cap(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """An admin caps the workspace, sees the cap, and lifts it with empty fields; what is no number is refused."""
+    browser, path = client_for("admin"), f"{WORKSPACE}/cap"
+    reply = await browser.send(path, {"allowance_tokens": "5,000", "own_key_tokens": ""})
+    assert "The workspace's cap is saved." in await browser.notice(reply)
+    (cap,) = await caps.list_caps(node.db, acme.actor("admin"))
+    assert (cap.scope, cap.allowance_tokens, cap.own_key_tokens) == ("workspace", 5000, None)
+    assert (await browser.page(WORKSPACE)).form(path).fields["allowance_tokens"] == "5000"
+    reply = await browser.send(path, {"allowance_tokens": "many", "own_key_tokens": ""})
+    assert reply.status_code == 422
+    await browser.send(path, {"allowance_tokens": "", "own_key_tokens": ""})
+    assert not await caps.list_caps(node.db, acme.actor("admin"))

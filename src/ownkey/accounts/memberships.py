@@ -17,6 +17,7 @@ from ownkey.accounts.users import USER_COLUMNS, User, find_or_create, normal_ema
 from ownkey.changes import perform
 from ownkey.db.engine import Database, Transaction
 from ownkey.db.tables import memberships, organizations, users
+from ownkey.db.usage_tables import caps
 from ownkey.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from ownkey.plans import Plan
 
@@ -105,6 +106,8 @@ async def change_role(db: Database, actor: Actor, user_id: str, workspace_id: st
 async def remove(db: Database, actor: Actor, user_id: str, workspace_id: str) -> None:
     """Take somebody out of a workspace: from their next request on they are not in it, nor are their API tokens.
 
+    With the last workspace goes their cap.
+
     Raises ``NotFound`` when the person has no role there; so the owner cannot be removed.
     """
     there = await actor_in(db, actor, workspace_id)
@@ -115,6 +118,11 @@ async def remove(db: Database, actor: Actor, user_id: str, workspace_id: str) ->
         if role is None:
             raise NotFound
         detail["before"] = role
+        still = select(memberships.c.user_id).where(
+            memberships.c.organization_id == actor.organization_id, memberships.c.user_id == user_id
+        )
+        theirs = (caps.c.organization_id == actor.organization_id) & (caps.c.scope == "member")
+        await tx.execute(delete(caps).where(theirs & (caps.c.subject_id == user_id) & ~still.exists()))
 
 
 async def count(tx: Transaction, organization_id: str) -> int:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from ownkey.access import Action
 from ownkey.accounts.api_tokens import require_scope
 from ownkey.accounts.places import require
-from ownkey.api import api_tokens, audit, members, organization, plan, provider_keys, usage
+from ownkey.api import api_tokens, audit, caps, members, organization, plan, provider_keys, usage
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Problem
 
@@ -76,6 +76,10 @@ ROUTES: tuple[Route, ...] = (
         "members.manage",
         204,
     ),
+    # Caps
+    Route("GET", "/caps", caps.list_caps, Action.MEMBERSHIP_READ, "members.read"),
+    Route("PUT", "/caps/{scope}/{subject_id}", caps.save, Action.CAP_SET, "members.manage", 204),
+    Route("DELETE", "/caps/{scope}/{subject_id}", caps.remove, Action.CAP_REMOVE, "members.manage", 204),
     # Provider keys
     Route("GET", "/provider-keys", provider_keys.list_keys, Action.WORKSPACE_READ, "provider_keys.read"),
     Route("PUT", "/provider-keys/{provider}", provider_keys.save, Action.PROVIDER_KEY_ADD, "provider_keys.manage"),

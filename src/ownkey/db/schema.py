@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from ownkey.db.engine import begin_sqlite
 from ownkey.errors import Unavailable
 
-NEWEST = "0005"
+NEWEST = "0006"
 """The last migration. Known without Alembic, which is loaded only to apply one."""
 
 

@@ -81,3 +81,19 @@ fallback_months = Table(
     Column("tokens", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+# The most tokens of a month that a member or a workspace may use; null: as many as there are.
+caps = Table(
+    "caps",
+    metadata,
+    Column("organization_id", Text, ForeignKey("organizations.id"), primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("subject_id", Text, primary_key=True),
+    Column("allowance_tokens", BigInteger),
+    Column("own_key_tokens", BigInteger),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    CheckConstraint("scope IN ('member', 'workspace')", name="scope"),
+    CheckConstraint("allowance_tokens >= 0 AND own_key_tokens >= 0", name="tokens"),
+    CheckConstraint("allowance_tokens IS NOT NULL OR own_key_tokens IS NOT NULL", name="some"),
+)

@@ -13,6 +13,7 @@ from typing import Any
 from ownkey.errors import NotAuthenticated, OwnkeyError, Unavailable
 from ownkey.metering.balances import Balance
 from ownkey.metering.callers import not_on_allowance, refusal_of
+from ownkey.metering.capped import Capped
 from ownkey.metering.copies import Copies, Known
 from ownkey.metering.fallbacks import Taken
 from ownkey.metering.reservations import (
@@ -62,6 +63,7 @@ class Batch:
         self.entries: list[EntryRow] = []
         self.requests: dict[str, int] = {}
         self.made: dict[str, Made] = {}
+        self.capped: Capped | None = None
         self.fallbacks: dict[tuple[str, str, str], Taken] = {}
 
     def run(self, commands: Sequence[Command]) -> list[Outcome]:
@@ -252,12 +254,19 @@ class Batch:
             room = hold_for(command, free)
             if room is None:
                 return exhausted(command, balance.remaining, self.moment.period)
+            if known.caps and command.generates:
+                within = self._caps().hold(command, row, known.caps, free)
+                if isinstance(within, OwnkeyError):
+                    return within
+                room = within
             hold = room
             balance.reserve(hold.tokens)
             self._reserve(command, row, hold.tokens)
             if taken is not None:
                 taken.admit(command, hold.tokens)
             remaining = balance.remaining
+        elif known.caps and (over := self._caps().own_key_refusal(command, row, known.caps)) is not None:
+            return over
         token = row.api_token_id
         if token is not None and command.fallback is None:
             made = self.made.get(token)
@@ -285,6 +294,12 @@ class Batch:
         if connection not in self.fallbacks:
             self.fallbacks[connection] = Taken(self.store, connection, self.events, self.entries)
         return self.fallbacks[connection]
+
+    def _caps(self) -> Capped:
+        """To be asked when all settlements are done."""
+        if self.capped is None:
+            self.capped = Capped(self.store, self.copies.tallies, self.moment, self.events, self.own_key_events)
+        return self.capped
 
     def _reserve(self, command: Admit, row: CallerRow, tokens: int) -> None:
         """A row for the store: the columns of ``ReservationRow``, then node and lease."""
@@ -331,7 +346,7 @@ class Batch:
             copies.update(dict.fromkeys(unknown))
             for row in self.store.callers(unknown):
                 plan = self.catalogue.get(row.plan)
-                copies[row.caller] = Known(row, plan, plan is not None and refusal_of(row, plan) is None)
+                self.copies.know(row, plan, plan is not None and refusal_of(row, plan) is None)
 
     def _read_keys(self, pairs: set[tuple[str, str]]) -> None:
         unknown = [pair for pair in pairs if pair not in self.copies.keys]

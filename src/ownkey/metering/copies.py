@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ownkey.metering.capped import Cap, Tallies
 from ownkey.metering.reservations import Admit, Caller, KeyRow
 from ownkey.metering.settlement import Settle
 from ownkey.metering.store import CallerRow, Foretold, Moment
@@ -21,6 +22,7 @@ class Known(NamedTuple):
     row: CallerRow
     plan: Plan | None
     admissible: bool
+    caps: tuple[Cap, ...] = ()
 
 
 @dataclass(slots=True)
@@ -34,6 +36,7 @@ class Copies:
     period: str = ""
     callers: dict[Caller, Known | None] = field(default_factory=dict)
     keys: dict[tuple[str, str], KeyRow | None] = field(default_factory=dict)
+    tallies: Tallies = field(default_factory=Tallies)
     uses: TokenUses = field(default_factory=TokenUses)
 
     def good_for(self, moment: Moment) -> None:
@@ -45,6 +48,15 @@ class Copies:
             self.callers.clear()
             self.keys.clear()
             self.version = moment.version
+
+    def know(self, row: CallerRow, plan: Plan | None, admissible: bool) -> None:
+        """Remember a caller."""
+        found = (
+            Cap("member", row.user_id or "", row.member_allowance, row.member_own_key),
+            Cap("workspace", row.workspace_id, row.workspace_allowance, row.workspace_own_key),
+        )
+        caps = tuple([cap for cap in found if cap.allowance is not None or cap.own_key is not None])
+        self.callers[row.caller] = Known(row, plan, admissible, caps)
 
     def all_on_own_keys(self, admits: Sequence[Admit]) -> bool:
         """Whether these calls, if nothing has changed since the last batch, all run on own keys and need no count."""

@@ -26,6 +26,7 @@ from ownkey.metering.store import (
     KEY_COLUMNS,
     OPEN_FALLBACKS_QUERY,
     PERSON_QUERY,
+    RECENT,
     RESERVATION_COLUMNS,
     TOKEN_JOINS,
     AbandonedRow,
@@ -38,6 +39,7 @@ from ownkey.metering.store import (
     ReservationRow,
     Rows,
 )
+from ownkey.metering.tallies import Horizon, UsedRow
 
 _AT_ONCE = 200
 _MOST_REMEMBERED = 200_000
@@ -123,6 +125,22 @@ _ADD_TO_SUM = (
     "DO UPDATE SET tokens = months.tokens + excluded.tokens"
 )
 _COUNT_FALLBACKS = f"UPDATE fallback_calls SET counted = true WHERE request_id {_AMONG_GIVEN}"
+
+_RECENT = RECENT.format(organization="$1::jsonb->>0", period="$1::jsonb->>1", after="($1::jsonb->>2)::bigint")
+_HORIZON = (
+    "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, "
+    "pg_snapshot_xmax(pg_current_snapshot())::text::bigint, coalesce((SELECT max(id) FROM usage_events), 0)"
+)
+_USED = (
+    "SELECT user_id, workspace_id, settled, sum(charged)::bigint, sum(own)::bigint, max(id), count(*) FROM ("
+    "SELECT id, user_id, workspace_id, id <= ($1::jsonb->>3)::bigint AS settled, charged_tokens AS charged, "
+    "CASE billed_to WHEN 'own_key' THEN input_tokens + output_tokens ELSE 0 END AS own "
+    f"FROM ({_RECENT}) AS recent) AS events GROUP BY user_id, workspace_id, settled"
+)
+_HELD_BY = (
+    "SELECT user_id, workspace_id, sum(tokens)::bigint FROM reservations "
+    "WHERE organization_id = $1::jsonb->>0 AND period = $1::jsonb->>1 GROUP BY user_id, workspace_id"
+)
 
 
 class PostgresStore:
@@ -241,6 +259,13 @@ class PostgresStore:
 
     def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:
         return [row[0] for row in self._ask(_ADJUSTED, request_ids)]
+
+    def used_since(self, organization_id: str, period: str, after: int, old: int) -> tuple[Horizon, Sequence[UsedRow]]:
+        horizon, rows = self._link.trip((_HORIZON, None), (_USED, (organization_id, period, after, old)))
+        return Horizon(*horizon[0]), [UsedRow(*row) for row in rows]
+
+    def held_by(self, organization_id: str, period: str) -> Sequence[tuple[str | None, str, int]]:
+        return [(row[0], row[1], row[2]) for row in self._ask(_HELD_BY, (organization_id, period))]
 
     def add_entries(self, rows: Sequence[EntryRow]) -> None:
         self._write(_ADD_ENTRIES, rows)

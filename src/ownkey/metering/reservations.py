@@ -160,7 +160,7 @@ def exhausted(command: Admit, remaining: int, period: str) -> AllowanceExhausted
         "its own AI provider key under Settings → Integrations to continue at once.",
         detail={"tokens_left": remaining, "resets_at": stamp, "who_can_act": "an admin or the owner"},
         headers={
-            **_until_reset(period),
+            **until_reset(period),
             "x-ownkey-allowance-remaining": str(remaining),
             "x-ownkey-allowance-reset": stamp,
         },
@@ -171,11 +171,11 @@ def request_limit_reached(limit: int, period: str) -> RequestLimitReached:
     """The refusal of an API token that has made its requests of the month."""
     return RequestLimitReached(
         f"This API token has made all its {limit:,} requests of this month. It works again from the 1st.",
-        headers=_until_reset(period),
+        headers=until_reset(period),
     )
 
 
-def _until_reset(period: str) -> dict[str, str]:
+def until_reset(period: str) -> dict[str, str]:
     """Headers that keep SDKs from retrying what stays refused until the month turns."""
     seconds = max(1, int((clock.period_end(period) - clock.now()).total_seconds()))
     return {"retry-after": str(seconds), "x-should-retry": "false"}

@@ -35,8 +35,10 @@ from ownkey.metering.store import (
     KEY_COLUMNS,
     OPEN_FALLBACKS_QUERY,
     PERSON_QUERY,
+    RECENT,
     RESERVATION_COLUMNS,
     TOKEN_JOINS,
+    USED_SUMS,
     AbandonedRow,
     CallerRow,
     EntryRow,
@@ -47,6 +49,7 @@ from ownkey.metering.store import (
     Rows,
     StoreFailed,
 )
+from ownkey.metering.tallies import Horizon, UsedRow
 
 _PERSON = PERSON_QUERY.format(user="?", workspace="?")
 _ADD_BALANCE = "INSERT INTO allowances (organization_id, period, granted_tokens) VALUES (?, ?, 0)"
@@ -73,6 +76,12 @@ _FALLBACKS = f"fallback_calls ({FALLBACK_COLUMNS})"
 _COUNT_FALLBACKS = (
     "INSERT INTO fallback_months (organization_id, provider, period, tokens) VALUES (?, ?, ?, ?) "
     "ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
+)
+_RECENT = RECENT.format(organization="?", period="?", after="?")
+_USED = f"SELECT user_id, workspace_id, {USED_SUMS} FROM ({_RECENT}) GROUP BY user_id, workspace_id"
+_HELD_BY = (
+    "SELECT user_id, workspace_id, sum(tokens) FROM reservations WHERE organization_id = ? AND period = ? "
+    "GROUP BY user_id, workspace_id"
 )
 _AT_ONCE = 200
 _ROWS_AT_ONCE = 64
@@ -121,7 +130,21 @@ def _chunks(values: Sequence[Any]) -> list[Sequence[Any]]:
 
 def _caller(caller: Caller, *columns: Any) -> CallerRow:
     """A row with truth values for SQLite's 0 and 1."""
-    token, scopes, revoked, user, disabled, role, is_owner, organization, workspace, suspended, archived, plan = columns
+    (
+        token,
+        scopes,
+        revoked,
+        user,
+        disabled,
+        role,
+        is_owner,
+        organization,
+        workspace,
+        suspended,
+        archived,
+        plan,
+        *caps,
+    ) = columns
     return CallerRow(
         caller,
         token,
@@ -136,6 +159,7 @@ def _caller(caller: Caller, *columns: Any) -> CallerRow:
         bool(suspended),
         bool(archived),
         plan,
+        *caps,
     )
 
 
@@ -320,6 +344,13 @@ class SqliteStore:
             query = f"{_ADJUSTED} ({_marks(len(part))})"
             found += [row[0] for row in self._all(query, part)]
         return found
+
+    def used_since(self, organization_id: str, period: str, after: int, old: int) -> tuple[Horizon, Sequence[UsedRow]]:
+        rows = self._all(_USED, (organization_id, period, after))
+        return Horizon(0, 0, 0), [UsedRow(row[0], row[1], True, row[2], row[3], row[4], row[5]) for row in rows]
+
+    def held_by(self, organization_id: str, period: str) -> Sequence[tuple[str | None, str, int]]:
+        return [(row[0], row[1], row[2]) for row in self._all(_HELD_BY, (organization_id, period))]
 
     def add_entries(self, rows: Sequence[EntryRow]) -> None:
         self._insert(_ENTRIES, rows)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ownkey.metering.reservations import Caller, KeyRow
 from ownkey.metering.settlement import Settle
+from ownkey.metering.tallies import MOST_AT_ONCE, Horizon, UsedRow
 
 
 class Moment(NamedTuple):
@@ -44,6 +45,10 @@ class CallerRow(NamedTuple):
     suspended: bool
     archived: bool
     plan: str
+    member_allowance: int | None = None
+    member_own_key: int | None = None
+    workspace_allowance: int | None = None
+    workspace_own_key: int | None = None
 
 
 class HeldRow(NamedTuple):
@@ -105,19 +110,27 @@ RESERVATION_COLUMNS = (
 CALLER_COLUMNS = (
     "t.id, t.scopes, t.revoked_at IS NOT NULL, t.created_by, u.disabled_at IS NOT NULL, m.role, "
     "COALESCE(o.owner_id = t.created_by, 1 = 0), t.organization_id, t.workspace_id, o.suspended_at IS NOT NULL, "
-    "w.archived_at IS NOT NULL, s.plan"
+    "w.archived_at IS NOT NULL, s.plan, cm.allowance_tokens, cm.own_key_tokens, cw.allowance_tokens, cw.own_key_tokens"
 )
 TOKEN_JOINS = (
     "FROM api_tokens t JOIN organizations o ON o.id = t.organization_id JOIN workspaces w ON w.id = t.workspace_id "
     "JOIN subscriptions s ON s.organization_id = t.organization_id LEFT JOIN users u ON u.id = t.created_by "
-    "LEFT JOIN memberships m ON m.workspace_id = t.workspace_id AND m.user_id = t.created_by"
+    "LEFT JOIN memberships m ON m.workspace_id = t.workspace_id AND m.user_id = t.created_by "
+    "LEFT JOIN caps cm ON cm.organization_id = t.organization_id AND cm.scope = 'member' "
+    "AND cm.subject_id = t.created_by "
+    "LEFT JOIN caps cw ON cw.organization_id = t.organization_id AND cw.scope = 'workspace' "
+    "AND cw.subject_id = t.workspace_id"
 )
 PERSON_QUERY = (
     "SELECT NULL, '', 0 = 1, u.id, u.disabled_at IS NOT NULL, m.role, o.owner_id = u.id, w.organization_id, w.id, "
-    "o.suspended_at IS NOT NULL, w.archived_at IS NOT NULL, s.plan "
+    "o.suspended_at IS NOT NULL, w.archived_at IS NOT NULL, s.plan, "
+    "cm.allowance_tokens, cm.own_key_tokens, cw.allowance_tokens, cw.own_key_tokens "
     "FROM workspaces w JOIN organizations o ON o.id = w.organization_id "
     "JOIN subscriptions s ON s.organization_id = w.organization_id JOIN users u ON u.id = {user} "
-    "LEFT JOIN memberships m ON m.workspace_id = w.id AND m.user_id = u.id WHERE w.id = {workspace}"
+    "LEFT JOIN memberships m ON m.workspace_id = w.id AND m.user_id = u.id "
+    "LEFT JOIN caps cm ON cm.organization_id = w.organization_id AND cm.scope = 'member' AND cm.subject_id = u.id "
+    "LEFT JOIN caps cw ON cw.organization_id = w.organization_id AND cw.scope = 'workspace' AND cw.subject_id = w.id "
+    "WHERE w.id = {workspace}"
 )
 ABANDONED_QUERY = (
     "SELECT request_id, organization_id, period, charged_tokens FROM usage_events "
@@ -136,6 +149,17 @@ EVENT_COLUMNS = ", ".join(Settle._fields)
 # Of an event that the allowance paid for.
 CHARGED_EVENT_COLUMNS = f"{EVENT_COLUMNS}, position, used_after"
 ENTRY_COLUMNS = ", ".join(EntryRow._fields)
+
+
+USED_SUMS = (
+    "sum(charged_tokens), sum(CASE billed_to WHEN 'own_key' THEN input_tokens + output_tokens ELSE 0 END), "
+    "max(id), count(*)"
+)
+RECENT = (
+    "SELECT id, user_id, workspace_id, billed_to, charged_tokens, input_tokens, output_tokens FROM usage_events "  # noqa: S608
+    "WHERE organization_id = {organization} AND period = {period} AND id > {after} "
+    f"ORDER BY id LIMIT {MOST_AT_ONCE}"
+)
 
 
 class StoreFailed(Exception):
@@ -216,6 +240,12 @@ class Store(Protocol):
 
     def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:
         """Those of the requests that have an adjustment in the ledger."""
+
+    def used_since(self, organization_id: str, period: str, after: int, old: int) -> tuple[Horizon, Sequence[UsedRow]]:
+        """What was used by the events after this id (``Tally.read``)."""
+
+    def held_by(self, organization_id: str, period: str) -> Sequence[tuple[str | None, str, int]]:
+        """Tokens that an organization's open calls hold: by person and workspace."""
 
     def add_entries(self, rows: Sequence[EntryRow]) -> None:
         """Insert ledger entries."""

@@ -99,3 +99,19 @@ async def test_strangers_are_invited_not_added(acme: Acme) -> None:
     token = await acme.token(Role.ADMIN)
     reply = await acme.ask("POST", "/members", token, json={"email": "new@example.com", "role": "user"})
     assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request")
+
+
+async def test_a_cap_is_set_and_lifted(acme: Acme) -> None:
+    """An admin's token caps members and its workspace, never the admin; what was before is in the audit log."""
+    token = await acme.token(Role.ADMIN)
+    owner, (user, _) = acme.created.owner.id, await acme.person(Role.USER)
+    where, cap = f"/caps/member/{user.id}", {"allowance_tokens": 500, "own_key_tokens": None}
+    assert (await acme.ask("PUT", where, token, json=cap)).status_code == 204
+    (listed,) = (await acme.ask("GET", "/caps", token)).json()["items"]
+    assert (listed["subject_id"], listed["allowance_tokens"], listed["allowance_used"]) == (user.id, 500, 0)
+    assert (await acme.ask("PUT", f"/caps/member/{owner}", token, json=cap)).status_code == 403
+    assert (await acme.ask("DELETE", where, token)).status_code == 204
+    assert (await acme.ask("DELETE", where, token)).status_code == 404
+    removal, *_ = [e for e in await audit.entries(acme.db, acme.created.organization.id) if e.action == "cap.remove"]
+    assert (await acme.ask("GET", "/caps", token)).json()["items"] == []
+    assert removal.target == user.id

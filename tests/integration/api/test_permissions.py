@@ -19,6 +19,8 @@ UNKNOWN = {
     "invitation_id": "inv_00000000000000000000000000",
     "token_id": "tok_00000000000000000000000000",
     "provider": "openai",
+    "scope": "member",
+    "subject_id": "usr_00000000000000000000000000",
 }
 BODIES: dict[tuple[str, str], dict[str, object]] = {
     ("PATCH", "/organization"): {"name": "Acme"},
@@ -26,6 +28,7 @@ BODIES: dict[tuple[str, str], dict[str, object]] = {
     ("PATCH", "/workspaces/{workspace_id}"): {"name": "General"},
     ("POST", "/members"): {"email": "nobody@example.com", "role": "user"},
     ("PUT", "/members/{user_id}/roles/{workspace_id}"): {"role": "user"},
+    ("PUT", "/caps/{scope}/{subject_id}"): {"allowance_tokens": 5, "own_key_tokens": None},
     ("POST", "/invitations"): {"email": "new@example.com", "role": "user"},
     ("PUT", "/provider-keys/{provider}"): {"key": "sk-demo-0123456789abcdef"},
     ("PATCH", "/api-tokens/{token_id}"): {"name": "Renamed"},

@@ -227,3 +227,18 @@ def test_a_key_service_may_guard_the_key(cli: Cli, monkeypatch: pytest.MonkeyPat
         refused = cli("vault", "new-key", "--key-service", VAULT_KEY)
         assert (refused.code, refused.out) == (1, "")
         assert "cannot be used with HashiCorp Vault" in refused.err
+
+
+def test_caps(cli_on_each: Cli) -> None:
+    """A cap of a workspace and one of a member are set, listed and lifted; lifting what is not there says so."""
+    cli = cli_on_each
+    cli.json("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    assert cli.json("caps", "set", "acme", "--allowance", "5000")["scope"] == "workspace"
+    assert cli.json("caps", "set", "acme", "--member", "owner@acme.test", "--own-key", "7")["own_key_tokens"] == 7
+    found = cli.json("caps", "list", "acme")
+    assert [(cap["scope"], cap["allowance_tokens"], cap["own_key_tokens"]) for cap in found] == [
+        ("member", None, 7),
+        ("workspace", 5000, None),
+    ]
+    assert cli.json("caps", "remove", "acme")["removed"] is True
+    assert cli("caps", "remove", "acme").code != 0

@@ -44,6 +44,9 @@ ERROR_WORDS: Mapping[str, ErrorWords] = {
     "allowance_exhausted": ErrorWords(
         "insufficient_quota", "rate_limit_error", "RESOURCE_EXHAUSTED", "ServiceQuotaExceededException"
     ),
+    "cap_reached": ErrorWords(
+        "insufficient_quota", "rate_limit_error", "RESOURCE_EXHAUSTED", "ServiceQuotaExceededException"
+    ),
     "provider_failed": ErrorWords("server_error", "api_error", "UNAVAILABLE", "InternalServerException"),
     "unavailable": ErrorWords("server_error", "overloaded_error", "UNAVAILABLE", "ServiceUnavailableException"),
     "provider_timed_out": ErrorWords("server_error", "timeout_error", "DEADLINE_EXCEEDED", "InternalServerException"),

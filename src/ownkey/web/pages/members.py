@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ownkey.access import Role
-from ownkey.accounts import invitations, memberships, subscriptions, workspaces
+from ownkey.accounts import caps, invitations, memberships, subscriptions, workspaces
+from ownkey.accounts.caps import CapInForce
 from ownkey.accounts.invitations import Invitation
 from ownkey.accounts.memberships import Member
 from ownkey.accounts.sessions import SignedIn
@@ -17,6 +18,7 @@ from ownkey.accounts.workspaces import Workspace
 from ownkey.errors import Conflict, InvalidRequest, NotFound
 from ownkey.web import forms, session
 from ownkey.web.forms import Form
+from ownkey.web.pages.caps import may_cap
 from ownkey.web.rendering import redirect, render
 
 PATH = "/settings/members"
@@ -42,6 +44,8 @@ class Row:
     is_self: bool
     places: Sequence[PlaceOfMember]
     open_workspaces: Sequence[Workspace]
+    cap: CapInForce | None
+    may_cap: bool
 
 
 async def show(request: Request) -> Response:
@@ -183,9 +187,9 @@ def _add_page(request: Request, signed_in: SignedIn, row: Row, form: Form | None
 async def _rows(request: Request, signed_in: SignedIn) -> Sequence[Row]:
     db, actor = session.node_of(request).db, signed_in.actor
     everywhere = await workspaces.list_for(db, actor)
-    mine = _administered(signed_in)
+    found = {cap.subject_id: cap for cap in await caps.list_caps(db, actor)}
     return [
-        _row_of(member, everywhere, mine, is_self=member.user.id == signed_in.user.id)
+        _row_of(member, everywhere, signed_in, found.get(member.user.id))
         for member in await memberships.list_members(db, actor)
     ]
 
@@ -197,14 +201,15 @@ async def _row(request: Request, signed_in: SignedIn) -> Row:
     raise NotFound
 
 
-def _row_of(member: Member, everywhere: Sequence[Workspace], mine: Collection[str], *, is_self: bool) -> Row:
+def _row_of(member: Member, everywhere: Sequence[Workspace], signed_in: SignedIn, cap: CapInForce | None) -> Row:
+    mine, is_self = _administered(signed_in), member.user.id == signed_in.user.id
     places = [
         PlaceOfMember(workspace, member.roles[workspace.id], workspace.id in mine and not is_self)
         for workspace in everywhere
         if workspace.id in member.roles
     ]
     free = [workspace for workspace in everywhere if workspace.id in mine and workspace.id not in member.roles]
-    return Row(member, is_self, places, [] if member.is_owner else free)
+    return Row(member, is_self, places, [] if member.is_owner else free, cap, may_cap(signed_in, member))
 
 
 def _place(row: Row, workspace_id: str) -> PlaceOfMember:

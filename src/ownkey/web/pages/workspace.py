@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ownkey.access import Action, Role
-from ownkey.accounts import memberships, sessions, subscriptions, workspaces
+from ownkey.accounts import caps, memberships, sessions, subscriptions, workspaces
 from ownkey.accounts.memberships import Member
 from ownkey.accounts.users import User
 from ownkey.errors import InvalidRequest, PlanLimitReached
@@ -36,7 +36,7 @@ async def switch(request: Request) -> Response:
 
 async def show(request: Request) -> Response:
     """``GET /settings/workspace``."""
-    return await _page(request, None)
+    return await page(request, None)
 
 
 async def rename(request: Request) -> Response:
@@ -47,7 +47,7 @@ async def rename(request: Request) -> Response:
         await workspaces.rename(session.node_of(request).db, signed_in.actor, form.get("name", ""))
     except InvalidRequest as error:
         form.fail("name", error.message)
-        return await _page(request, form)
+        return await page(request, form)
     return redirect(request, _URL, notice="The workspace's name is saved.")
 
 
@@ -60,15 +60,17 @@ async def create(request: Request) -> Response:
         workspace = await workspaces.create(node.db, signed_in.actor, plan, form.get("new_name", ""))
     except (InvalidRequest, PlanLimitReached) as error:
         form.fail("new_name", error.message)
-        return await _page(request, form, error.status if isinstance(error, PlanLimitReached) else 422)
+        return await page(request, form, error.status if isinstance(error, PlanLimitReached) else 422)
     return redirect(request, _URL, notice=f"{workspace.name} is ready. Switch to it in the list below.")
 
 
-async def _page(request: Request, form: Form | None, status: int = 422) -> Response:
+async def page(request: Request, form: Form | None, status: int = 422) -> Response:
+    """The page as it is, with what was wrong in a form."""
     node, signed_in = session.node_of(request), await session.require(request)
     actor = signed_in.actor
     plan = await subscriptions.plan_of(node.db, actor, node.catalogue)
     everyone = await memberships.list_members(node.db, actor) if actor.may(Action.MEMBERSHIP_READ) else None
+    found = await caps.list_caps(node.db, actor) if actor.may(Action.CAP_SET) else ()
     all_workspaces = await workspaces.list_for(node.db, actor)
     return render(
         request,
@@ -80,6 +82,8 @@ async def _page(request: Request, form: Form | None, status: int = 422) -> Respo
         workspaces=all_workspaces,
         roles={place.workspace.id: place.role for place in signed_in.places},
         members=_members_of(signed_in.workspace.id, everyone) if everyone is not None else None,
+        cap=next((one for one in found if one.subject_id == signed_in.workspace.id), None),
+        may_cap=actor.may(Action.CAP_SET),
         may_rename=actor.may(Action.WORKSPACE_UPDATE),
         may_create=actor.may(Action.WORKSPACE_CREATE),
         is_full=plan.workspaces is not None and len(all_workspaces) >= plan.workspaces,
