@@ -126,7 +126,7 @@ _ADD_TO_SUM = (
 )
 _COUNT_FALLBACKS = f"UPDATE fallback_calls SET counted = true WHERE request_id {_AMONG_GIVEN}"
 
-_RECENT = RECENT.format(organization="$1::jsonb->>0", period="$1::jsonb->>1", after="($1::jsonb->>2)::bigint")
+_EVENTS_OF = {"organization": "$1::jsonb->>0", "period": "$1::jsonb->>1", "after": "($1::jsonb->>2)::bigint"}
 _HORIZON = (
     "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, "
     "pg_snapshot_xmax(pg_current_snapshot())::text::bigint, coalesce((SELECT max(id) FROM usage_events), 0)"
@@ -135,7 +135,7 @@ _USED = (
     "SELECT user_id, workspace_id, settled, sum(charged)::bigint, sum(own)::bigint, max(id), count(*) FROM ("
     "SELECT id, user_id, workspace_id, id <= ($1::jsonb->>3)::bigint AS settled, charged_tokens AS charged, "
     "CASE billed_to WHEN 'own_key' THEN input_tokens + output_tokens ELSE 0 END AS own "
-    f"FROM ({_RECENT}) AS recent) AS events GROUP BY user_id, workspace_id, settled"
+    f"FROM ({RECENT.format(**_EVENTS_OF)}) AS recent) AS events GROUP BY user_id, workspace_id, settled"
 )
 _HELD_BY = (
     "SELECT user_id, workspace_id, sum(tokens)::bigint FROM reservations "

@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager, contextmanager
 import msgspec
 import psycopg
 import pytest
-from sqlalchemy import URL, delete, text, update
+from sqlalchemy import URL, delete, insert, text, update
 
+from ownkey import clock
 from ownkey.db import tables
 from ownkey.db.engine import Database
+from ownkey.db.usage_tables import caps
 from ownkey.errors import AllowanceExhausted, NotAuthenticated
 from ownkey.metering import ledger, postgres_store
 from ownkey.metering.batch import Batch, Command, Outcome, Reap
@@ -108,7 +110,10 @@ async def test_a_batch_is_two_round_trips(database: Database, postgres_url: URL)
 
 
 async def test_every_statement_finds_its_rows_by_a_key(database: Database, postgres_url: URL) -> None:
-    """However many rows there are when a plan is made, and for whatever parameter, no statement scans a table."""
+    """However many rows there are when a plan is made, and for whatever parameter, no statement scans a table.
+
+    But that of open calls, which are few, for callers with a cap: an index of its own would cost every call more.
+    """
     async with open_desk(database, monthly_requests_per_token=1_000) as desk:
         await desk.add_key("anthropic")
         with open_node(postgres_url, desk) as node:
@@ -127,6 +132,11 @@ async def test_every_statement_finds_its_rows_by_a_key(database: Database, postg
             (served,) = admitted(node.run(failed))
             node.run(desk.settlement(served, 10))
             node.run(msgspec.structs.replace(failed, request_id="req_again"))
+            async with database.transaction() as tx:
+                subject = {"organization_id": desk.organization_id, "scope": "member", "subject_id": desk.user_id}
+                moment = {"created_at": clock.now(), "updated_at": clock.now()}
+                await tx.execute(insert(caps).values(allowance_tokens=1_000_000, **subject, **moment))
+            admitted(node.run(desk.command()))
             prepared = dict(node.store._link._prepared)
             plans = {
                 statement: "\n".join(row[0] for row in node.store._link._driver.execute(f"EXPLAIN EXECUTE {one}"))
@@ -142,7 +152,7 @@ async def test_every_statement_finds_its_rows_by_a_key(database: Database, postg
     }
     assert known - plans.keys() == set()
     scans = [line for plan in plans.values() for line in plan.splitlines() if "Seq Scan" in line]
-    assert [line for line in scans if "on facts" not in line] == []
+    assert [line for line in scans if "on facts" not in line and "on reservations" not in line] == []
     assert not [plan for plan in plans.values() if "Hash Join" in plan or "Merge Join" in plan]
 
 

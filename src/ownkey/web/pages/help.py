@@ -65,6 +65,8 @@ PERMISSIONS: Mapping[Action, str] = {
     Action.MEMBERSHIP_ADD: "Add members to a workspace",
     Action.MEMBERSHIP_CHANGE_ROLE: "Change the roles of others",
     Action.MEMBERSHIP_REMOVE: "Remove members",
+    Action.CAP_SET: "Cap what a member or a workspace may use",
+    Action.CAP_REMOVE: "Lift caps",
     Action.INVITATION_CREATE: "Invite people",
     Action.INVITATION_REVOKE: "Take invitations back",
     Action.PROVIDER_KEY_ADD: "Connect provider keys",
