@@ -114,7 +114,14 @@ currency = "USD"
 
 [plans.team.weights]              # how much a token of a kind counts; each is 1 unless stated
 cached_input = 0.1                # the kinds: input, cached_input, cache_write, output
+
+[plans.team.weights."gpt-5*"]     # the same for a model, or for all whose names fit; * stands for anything
+output = 4
 ```
+
+What a call holds is counted with the weights as well, so that it covers all the call can be charged. A model's own
+name goes before a pattern, a longer pattern before a shorter one; kinds that a model's table leaves out count as for
+every model. Own keys are not concerned.
 
 An organization on a plan that is not in the file any more is refused until it has another one
 (`ownkey plans set`).

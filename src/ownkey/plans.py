@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ownkey.errors import InvalidRequest
+from ownkey.token_weights import KINDS, PlanWeights, TokenWeights, WeightsByModel
 
 Count = Annotated[int, Field(ge=0, le=10**15)]
-Weight = Annotated[float, Field(ge=0, le=1000)]
 
 
 class Plan(BaseModel):
@@ -31,8 +32,26 @@ class Plan(BaseModel):
     year_price_cents: Count = 0
     seat_price_cents: Count = 0
     currency: str = "USD"
-    # Tokens of a kind count this many times (`input`, `cached_input`, `cache_write`, `output`); default 1.
-    weights: Mapping[str, Weight] = Field(default_factory=dict)
+    weights: PlanWeights = Field(default_factory=dict)
+
+    @field_validator("weights")
+    @classmethod
+    def _kinds_only(cls, table: PlanWeights) -> PlanWeights:
+        for name, weight in table.items():
+            if name in KINDS and isinstance(weight, Mapping):
+                raise ValueError(f"{name!r} is a kind of token and takes a number")
+            for kind in weight if isinstance(weight, Mapping) else (name,):
+                if kind not in KINDS:
+                    raise ValueError(f"{kind!r} is no kind of token; those are {', '.join(KINDS)}")
+        return table
+
+    @cached_property
+    def _by_model(self) -> WeightsByModel:
+        return WeightsByModel(self.weights)
+
+    def weights_for(self, model: str) -> TokenWeights | None:
+        """What tokens of this model count on this plan; None: each is one."""
+        return self._by_model.of(model) if self.weights else None
 
 
 Catalogue = Mapping[str, Plan]

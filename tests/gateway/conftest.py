@@ -15,6 +15,10 @@ PLANS = """
 name = "Tested"
 monthly_tokens = 1000000
 api_access = true
+
+[plans.tested.weights."weighed-*"]
+cached_input = 0.5
+output = 4
 """
 
 

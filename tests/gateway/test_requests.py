@@ -60,6 +60,21 @@ def test_an_unusable_request_is_refused(
     assert customer.allowance().reserved == 0
 
 
+def test_a_weighed_model_is_charged_by_its_weights(customer: Customer, provider: FakeProvider) -> None:
+    """What is left falls by what the plan makes of the provider's counts; usage shows the provider's own."""
+    with Wire(customer.service.url) as wire:
+        provider.next(tokens=40, cached=1)
+        wire.send(post(CHAT, customer.token, {**chat(max_tokens=100), "model": "weighed-1"}))
+        assert wire.reply().status == 200
+    received = provider.last
+    (event,) = customer.settled(1)
+    assert (event.input_tokens, event.output_tokens) == (received.tokens_in, received.tokens_out)
+    assert event.cached_input_tokens == 1
+    assert event.charged_tokens == received.tokens_in + 4 * received.tokens_out  # half a token rounded up
+    assert customer.allowance().used == event.charged_tokens
+    customer.check_ledger()
+
+
 def test_an_unknown_provider_is_not_found(customer: Customer) -> None:
     """A path that names no provider is not the gateway's: 404 `not_found` as a problem document."""
     reply = once(customer.service, post("/nobody/v1/chat/completions", customer.token, chat(), extra="Accept: */*\n"))

@@ -36,6 +36,18 @@ async def test_plans_side_by_side(client_for: Callable[[str], Browser]) -> None:
     ]
 
 
+async def test_what_tokens_count(client_for: Callable[[str], Browser], node: Node) -> None:
+    """Where a plan weighs tokens its page says so, in the table and of the current plan; elsewhere nothing of it."""
+    assert "counts as one" not in (await client_for("owner").page(PATH)).text
+    weighed = {"cached_input": 0.1, "gpt-5*": {"output": 4}}
+    changed = node.catalogue["professional"].model_copy(update={"weights": weighed})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(node.catalogue, "professional", changed)  # type: ignore[arg-type]
+        page = await client_for("owner").page(PATH)
+    assert "but on this plan: cached input counts 0.1; gpt-5*: output counts 4." in page.text
+    assert "One token counts as one, but – – cached input counts 0.1; gpt-5*: output counts 4 –" in page.text
+
+
 async def test_change(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
     """Choosing a plan puts the organization on it, monthly or yearly."""
     browser = client_for("owner")

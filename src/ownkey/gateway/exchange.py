@@ -275,7 +275,7 @@ class Exchange:
             usage = NOTHING_USED
         key = admission.key
         billed_to: BilledTo = "allowance" if key is None else "own_key"
-        charged = charge(usage, billed_to, self._relay.weights(admission.plan))
+        charged = charge(usage, billed_to, self._relay.weights(admission.plan, call.model))
         now = self._relay.now()
         self.delivery.settled(admission.reserved - charged)
         if key is not None and outcome == "finished":

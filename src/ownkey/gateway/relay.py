@@ -25,6 +25,7 @@ from ownkey.providers.failures import Failure, message_of
 from ownkey.providers.health import Health
 from ownkey.providers.provider import Provider
 from ownkey.providers.service_account import TokenRefused
+from ownkey.token_weights import TokenWeights
 from ownkey.vault import key_health, provider_keys
 
 log = structlog.get_logger(__name__)
@@ -60,7 +61,7 @@ class Relay:
         self.patience = Patience(reader=node.settings.idle_timeout)
         self.stopping = False
         self.now: Callable[[], float] = time.monotonic
-        self._weights = {code: plan.weights for code, plan in node.catalogue.items()}
+        self._plans = node.catalogue
         self._noted: dict[str, tuple[Health, float]] = {}
         self._used: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,9 +70,9 @@ class Relay:
     def _is_alone(self) -> bool:
         return len(self.active) <= 1
 
-    def weights(self, plan: str) -> Mapping[str, float]:
-        """A plan's weights of token kinds."""
-        return self._weights[plan]
+    def weights(self, plan: str, model: str) -> TokenWeights | None:
+        """What a model's tokens count on a plan; None: each is one."""
+        return self._plans[plan].weights_for(model)
 
     def shutting_down(self) -> OwnkeyError:
         """The refusal of calls that come too late."""

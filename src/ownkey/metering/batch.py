@@ -167,6 +167,8 @@ class Batch:
     def _abandoned(self, row: ReservationRow) -> Settle:
         """What a dead node's call is taken to have used: its input, and the output last seen."""
         usage = Usage(row.input_tokens, row.observed_tokens, estimated=True)
+        plan = self.catalogue.get(row.plan)
+        weights = plan.weights_for(row.model) if plan is not None else None
         return Settle(
             request_id=row.request_id,
             organization_id=row.organization_id,
@@ -184,7 +186,7 @@ class Batch:
             cache_write_tokens=0,
             output_tokens=row.observed_tokens,
             reasoning_tokens=0,
-            charged_tokens=min(charge(usage, "allowance"), row.tokens),
+            charged_tokens=min(charge(usage, "allowance", weights), row.tokens),
             estimated=True,
             outcome="abandoned",
             started_at=row.created_ms,
@@ -251,11 +253,12 @@ class Batch:
             if command.fallback is not None:
                 taken = self._taken_by_fallbacks(row.organization_id, command.provider)
                 free, key = min(free, taken.room(key)), None
-            room = hold_for(command, free)
+            weights = plan.weights_for(command.model)
+            room = hold_for(command, free, weights)
             if room is None:
                 return exhausted(command, balance.remaining, self.moment.period)
             if known.caps and command.generates:
-                within = self._caps().hold(command, row, known.caps, free)
+                within = self._caps().hold(command, row, known.caps, free, weights)
                 if isinstance(within, OwnkeyError):
                     return within
                 room = within
@@ -302,7 +305,7 @@ class Batch:
         return self.capped
 
     def _reserve(self, command: Admit, row: CallerRow, tokens: int) -> None:
-        """A row for the store: the columns of ``ReservationRow``, then node and lease."""
+        """A row for the store: ``RESERVATION_COLUMNS``, then node and lease."""
         self.reservations.append(
             (
                 command.request_id,

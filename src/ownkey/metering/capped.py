@@ -11,6 +11,7 @@ from ownkey.metering.reservations import Admit, Hold, hold_for, until_reset
 from ownkey.metering.settlement import Settle
 from ownkey.metering.store import CallerRow, Moment, Rows, Store
 from ownkey.metering.tallies import Tally
+from ownkey.token_weights import TokenWeights
 
 
 class Cap(NamedTuple):
@@ -56,13 +57,15 @@ class Capped:
         self._used: dict[str, dict[str, tuple[int, int]] | None] = {}
         self._held: dict[str, dict[str, int]] = {}
 
-    def hold(self, command: Admit, row: CallerRow, caps: Sequence[Cap], free: int) -> Hold | OwnkeyError:
+    def hold(
+        self, command: Admit, row: CallerRow, caps: Sequence[Cap], free: int, weights: TokenWeights | None
+    ) -> Hold | OwnkeyError:
         """The hold of a call on the allowance that fits under its caller's caps, too; what is held counts at once."""
         narrowest = self.room(row.organization_id, caps)
         if isinstance(narrowest, OwnkeyError):
             return narrowest
         left, cap = narrowest or (free, caps[0])
-        hold = hold_for(command, min(free, left))
+        hold = hold_for(command, min(free, left), weights)
         if hold is None:
             by_token = row.api_token_id is not None
             return reached(cap, left, command, self._tallies.period, own_key=False, by_token=by_token)

@@ -21,6 +21,7 @@ from ownkey.metering.store import (
     CHARGED_EVENT_COLUMNS,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
+    EXPIRED_COLUMNS,
     FALLBACK_COLUMNS,
     HELD_COLUMNS,
     KEY_COLUMNS,
@@ -103,7 +104,7 @@ _TAKE = f"DELETE FROM reservations WHERE request_id {_AMONG_GIVEN} RETURNING {HE
 _TAKE_EXPIRED = (
     "DELETE FROM reservations WHERE request_id IN (SELECT request_id FROM reservations "
     f"WHERE lease_until < ($1::jsonb)::bigint ORDER BY request_id LIMIT {_AT_ONCE} FOR UPDATE SKIP LOCKED) "
-    f"RETURNING {RESERVATION_COLUMNS}"
+    f"RETURNING {EXPIRED_COLUMNS}"
 )
 _RENEW = (
     "UPDATE reservations SET observed_tokens = (j->>0)::bigint, lease_until = (j->>1)::bigint "

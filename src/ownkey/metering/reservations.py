@@ -14,6 +14,7 @@ import msgspec
 from ownkey import clock
 from ownkey.errors import AllowanceExhausted, RequestLimitReached
 from ownkey.metering.usage import BilledTo
+from ownkey.token_weights import TokenWeights, rounded_up
 
 # A call without an output limit may hold this part of what is left, so that one does not shut out the others;
 # but it may always hold enough for a plain answer.
@@ -121,28 +122,32 @@ class Hold(NamedTuple):
     output_limit: int | None
 
 
-def hold_for(command: Admit, remaining: int) -> Hold | None:
+def hold_for(command: Admit, remaining: int, weights: TokenWeights | None = None) -> Hold | None:
     """How much to hold for a call when ``remaining`` tokens are free; None when there is no room for it.
 
     With its own limit a call gets what it asked for, or a lower limit when only that fits. Without one it is held
     to what the model can produce at most, if that is a small part of what is left, and gets a limit otherwise.
+    ``weights``: what the model's tokens count, so that the hold covers whatever the call can be charged.
     """
     if not command.generates:
         return Hold(0, None)
-    needed, choices = command.input_ceiling, command.choices
+    # One more token of the limit is one more in every choice; ``each`` is what they count, in thousandths.
+    needed, each = command.input_ceiling, 1000 * command.choices
+    if weights is not None:
+        needed, each = rounded_up(needed * weights.most_input), weights.output * command.choices
     wanted = command.output_maximum if command.output_limit is None else command.output_limit
-    worst = needed + wanted * choices
+    worst = needed + rounded_up(wanted * each)
     share = remaining if command.output_limit is not None or not command.can_limit else remaining // UNLIMITED_SHARE
     if worst <= share:
         return Hold(worst, None)
     if not command.can_limit:
         return None
-    room = (max(share, min(needed + PLAIN_ANSWER * choices, remaining)) - needed) // choices
-    limit = min(room, wanted)
-    if limit < min(command.least_output, wanted):
+    room = max(share, min(needed + rounded_up(PLAIN_ANSWER * each), remaining)) - needed
+    limit = min(room * 1000 // each, wanted) if each else wanted
+    if room < 0 or limit < min(command.least_output, wanted):
         return None
     # A limit the caller set itself and that fits need not be set again.
-    return Hold(needed + limit * choices, None if limit == command.output_limit else limit)
+    return Hold(needed + rounded_up(limit * each), None if limit == command.output_limit else limit)
 
 
 def exhausted(command: Admit, remaining: int, period: str) -> AllowanceExhausted:

@@ -30,6 +30,7 @@ from ownkey.metering.store import (
     CHARGED_EVENT_COLUMNS,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
+    EXPIRED_COLUMNS,
     FALLBACK_COLUMNS,
     HELD_COLUMNS,
     KEY_COLUMNS,
@@ -316,7 +317,7 @@ class SqliteStore:
     def take_expired(self, now_ms: int) -> Sequence[ReservationRow]:
         query = (
             "DELETE FROM reservations WHERE request_id IN (SELECT request_id FROM reservations "
-            f"WHERE lease_until < ? LIMIT {_AT_ONCE}) RETURNING {RESERVATION_COLUMNS}"
+            f"WHERE lease_until < ? LIMIT {_AT_ONCE}) RETURNING {EXPIRED_COLUMNS}"
         )
         taken = [ReservationRow(*row) for row in self._all(query, (now_ms,))]
         for row in taken:

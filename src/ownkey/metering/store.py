@@ -76,6 +76,7 @@ class ReservationRow(NamedTuple):
     api_token_id: str | None
     user_id: str | None
     created_ms: int
+    plan: str
 
 
 class AbandonedRow(NamedTuple):
@@ -106,6 +107,11 @@ HELD_COLUMNS = ", ".join(HeldRow._fields)
 RESERVATION_COLUMNS = (
     "request_id, organization_id, workspace_id, period, tokens, input_tokens, observed_tokens, provider, model, "
     "dialect, api_token_id, user_id, created_at"
+)
+# The plan is the organization's now: a reservation does not keep what tokens counted when it was made.
+EXPIRED_COLUMNS = (
+    f"{RESERVATION_COLUMNS}, "
+    "(SELECT plan FROM subscriptions WHERE subscriptions.organization_id = reservations.organization_id)"
 )
 CALLER_COLUMNS = (
     "t.id, t.scopes, t.revoked_at IS NOT NULL, t.created_by, u.disabled_at IS NOT NULL, m.role, "
@@ -218,7 +224,7 @@ class Store(Protocol):
         """Add to them: token, period, organization, number, now."""
 
     def add_reservations(self, rows: Rows) -> None:
-        """Insert reservations: the columns of ``ReservationRow``, then node and lease_until."""
+        """Insert reservations: ``RESERVATION_COLUMNS``, then node and lease_until."""
 
     def take_reservations(self, request_ids: Sequence[str]) -> Sequence[HeldRow]:
         """Delete reservations and return those that were there."""

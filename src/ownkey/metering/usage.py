@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
+
+from ownkey.token_weights import TokenWeights, rounded_up
 
 BilledTo = Literal["allowance", "own_key"]
 
@@ -34,21 +35,20 @@ class Usage(msgspec.Struct, frozen=True):
 NOTHING_USED = Usage()
 
 
-def charge(usage: Usage, billed_to: BilledTo, weights: Mapping[str, float] | None = None) -> int:
+def charge(usage: Usage, billed_to: BilledTo, weights: TokenWeights | None = None) -> int:
     """Tokens that a call takes from the allowance; zero when the organization's own key served it.
 
-    One token is one token whatever the model: input plus output. A plan may weigh kinds
-    (``input``, ``cached_input``, ``cache_write``, ``output``), default 1; the sum is rounded up.
+    One token is one token whatever the model: input plus output. A plan may weigh kinds and models; the sum is
+    rounded up.
     """
     if billed_to == "own_key":
         return 0
-    if not weights:
+    if weights is None:
         return usage.input_tokens + usage.output_tokens
     plain_input = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
-    thousandths = (
-        plain_input * round(1000 * weights.get("input", 1))
-        + usage.cached_input_tokens * round(1000 * weights.get("cached_input", 1))
-        + usage.cache_write_tokens * round(1000 * weights.get("cache_write", 1))
-        + usage.output_tokens * round(1000 * weights.get("output", 1))
+    return rounded_up(
+        plain_input * weights.input
+        + usage.cached_input_tokens * weights.cached_input
+        + usage.cache_write_tokens * weights.cache_write
+        + usage.output_tokens * weights.output
     )
-    return -(-thousandths // 1000)

@@ -90,6 +90,21 @@ async def test_a_dead_nodes_call_is_settled_at_what_was_seen(database: Database)
         assert await desk.balance() == (10_000, 421, 0)
 
 
+async def test_weights_count_from_admission_to_the_end(database: Database) -> None:
+    """What a model's tokens count on the plan counts in what is held, and in what a dead node's call is charged."""
+    async with open_desk(database, weights={"a-*": {"input": 2, "output": 3}}) as desk:
+        admission = await desk.admitted()
+        assert admission.reserved == 500 * 2 + 1_000 * 3
+        lowered = await desk.admitted(desk.command(output_limit=8_000))
+        assert (lowered.output_limit, lowered.reserved) == (1_666, 1_000 + 1_666 * 3)
+        desk.writer.renew([Renew(admission.request_id, 321)])
+        await desk.expire_leases()
+        assert await desk.writer.reap() == 2
+        assert {event.charged_tokens for event in await usage_events.events(database, desk.actor)} == {1_163, 200}
+        assert await desk.balance() == (10_000, 1_363, 0)
+        assert await ledger.verify(database) == []
+
+
 async def test_a_renewed_lease_is_not_reaped(database: Database) -> None:
     """A live call is left alone however long it runs."""
     async with open_desk(database) as desk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -66,6 +67,17 @@ def is_free(plan: Plan) -> bool:
     return plan.month_price_cents == 0 == plan.year_price_cents
 
 
+def unusual_counts(plan: Plan) -> list[str]:
+    """What counts otherwise than one token as one, in words: ``cached input counts 0.1``, ``gpt-5*: output counts 4``."""
+    words = []
+    for name, weight in plan.weights.items():
+        of_model = isinstance(weight, Mapping)
+        for kind, times in weight.items() if isinstance(weight, Mapping) else ((name, weight),):
+            prefix = f"{name}: " if of_model else ""
+            words.append(f"{prefix}{kind.replace('_', ' ')} counts {times:g}")
+    return words
+
+
 def _interval(form: Form) -> Interval:
     return "year" if form.get("interval") == "year" else "month"
 
@@ -86,5 +98,6 @@ async def _page(request: Request, form: Form | None, status: int = 200) -> Respo
         plans=list(node.catalogue.values()),
         price=price,
         is_free=is_free,
+        unusual_counts=unusual_counts,
         seats=Seats(people, plan.included_members, plan.seat_price_cents),
     )
