@@ -8,6 +8,7 @@ not written.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import cache
@@ -61,6 +62,12 @@ def product(plans: tuple[tuple[str, int], ...]) -> Node:
     )
     database = Database(URL.create("sqlite", database="nowhere.db"))
     return Node(settings, database, keyring(), catalogue, Mailer(settings))
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all nodes, as no connection is a real one: reading the machine's certificates takes as long as a seed."""
+    return ssl.create_default_context()
 
 
 class SimulatedRelay(Relay):
@@ -161,6 +168,7 @@ class SimulatedNode:
         self.writer = SimulatedWriter(self, lambda: world.open_store(self), world.node.catalogue)
         self.relay = SimulatedRelay(world.node, self.writer)
         self.relay.now = self.loop.time
+        self.relay.pool._tls = _tls()
         self._tasks: set[asyncio.Task[None]] = set()
         self.begin(self._live())
 
