@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, delete, insert, update
 
 from ownkey.credentials import Secret, token_hash
 from ownkey.db import tables
+from ownkey.db.usage_tables import caps
 from ownkey.metering.reservations import Caller
 from ownkey.vault import envelope
 from ownkey.vault.keyring import KeyRing
@@ -28,6 +29,9 @@ class Customer:
         self.owner_id = f"usr_{number}"
         self.plan = next(iter(plans))
         self.token_active = True
+        # The most that its people may use in a month, of the allowance and on own keys; None: as much as there is.
+        self.allowance_cap: int | None = None
+        self.own_key_cap: int | None = None
         self._token = f"ownkey_token_of_{number}"
         self._member = f"usr_member_{number}"
         self._has_member = False
@@ -124,6 +128,21 @@ class Customer:
             with self._engine.begin() as tx:
                 self._delete_key(tx, slug)
             self._keys[slug].append((self._clock.now, None, PLATFORM_KEYS[slug]))
+
+        return apply
+
+    def change_cap(self, scope: str, allowance: int | None, own_key: int | None) -> Callable[[], None]:
+        """Cap the owner, who makes all calls, or the workspace, in which all are made; two times None: neither."""
+
+        def apply() -> None:
+            with self._engine.begin() as tx:
+                tx.execute(delete(caps).where(caps.c.organization_id == self.id))
+                if allowance is not None or own_key is not None:
+                    subject = self.owner_id if scope == "member" else self.workspace_id
+                    of = {"organization_id": self.id, "scope": scope, "subject_id": subject}
+                    most = {"allowance_tokens": allowance, "own_key_tokens": own_key}
+                    tx.execute(insert(caps).values(**of, **most, created_at=_BEGAN, updated_at=_BEGAN))
+            self.allowance_cap, self.own_key_cap = allowance, own_key
 
         return apply
 

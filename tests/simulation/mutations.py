@@ -15,6 +15,7 @@ from ownkey.gateway.dialects.anthropic import AnthropicDialect
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.metering import batch
 from ownkey.metering.batch import Batch, Command
+from ownkey.metering.capped import Capped
 from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import Admit, Hold
 from ownkey.metering.settlement import Renew, Settle
@@ -44,7 +45,7 @@ def _alter(file: Path, table: str, pattern: str) -> None:
 def guard_removed(patch: pytest.MonkeyPatch, file: Path) -> None:
     """A call is admitted whether there is room for it or not, and the table does not mind."""
 
-    def always(command: Admit, remaining: int) -> Hold:
+    def always(command: Admit, remaining: int, weights: object = None) -> Hold:
         wanted = command.output_maximum if command.output_limit is None else command.output_limit
         return Hold(command.input_ceiling + wanted * command.choices, None)
 
@@ -114,6 +115,16 @@ def others_not_noticed(patch: pytest.MonkeyPatch, file: Path) -> None:
     patch.setattr(SqliteStore, "_value", value)
 
 
+def caps_not_shared(patch: pytest.MonkeyPatch, file: Path) -> None:
+    """What others hold under a cap is not counted."""
+    patch.setattr(SqliteStore, "held_by", lambda self, organization_id, period: [])
+
+
+def cap_counts_no_batch(patch: pytest.MonkeyPatch, file: Path) -> None:
+    """Calls of one batch do not see each other under a cap."""
+    patch.setattr(Capped, "reserved", lambda self, organization_id, caps, tokens: None)
+
+
 def settlement_forgotten(patch: pytest.MonkeyPatch, file: Path) -> None:
     """A settlement that failed is not asked again."""
 
@@ -165,6 +176,8 @@ SEEDED: Mapping[str, Mutation] = {
 MORE: Mapping[str, Mutation] = {
     "copies kept": copies_kept,
     "others not noticed": others_not_noticed,
+    "caps not shared": caps_not_shared,
+    "a cap counts no batch": cap_counts_no_batch,
     "settlement forgotten": settlement_forgotten,
     "reply before settlement": reply_before_settlement,
     "answer forgotten": answer_forgotten,

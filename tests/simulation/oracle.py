@@ -15,6 +15,7 @@ I9   a call belongs to the month of its admission, and a new month begins at not
 I10  no call is refused that fits.
 I11  no change of anything but the plan changes what is granted, used or reserved.
 I12  what is asked twice is done once, and what is written stays.
+I13  no admission brings what a capped person or workspace has used and holds above the cap, and none is refused below.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ownkey.errors import AllowanceExhausted, NotAuthenticated, OwnkeyError
+from ownkey.errors import AllowanceExhausted, CapReached, NotAuthenticated, OwnkeyError
 from ownkey.gateway.exchange import Exchange
 from ownkey.metering.batch import Command, Outcome
 from ownkey.metering.reservations import Admission, Admit
@@ -34,6 +35,7 @@ from tests.simulation.client import MemoryClient
 from tests.simulation.provider import Upstream
 
 if TYPE_CHECKING:
+    from tests.simulation.customer import Customer
     from tests.simulation.node import SimulatedNode
     from tests.simulation.world import World
 
@@ -97,6 +99,8 @@ class Oracle:
         self._balances: dict[tuple[str, str], Balance] = {}
         self._open: dict[str, Open] = {}
         self._used: dict[tuple[str, str], int] = {}
+        # By the events alone, of the allowance and on own keys: what caps count.
+        self._made: dict[tuple[str, str, str], int] = {}
         self._notes: dict[tuple[str, int], int] = {}
         self._logged = 0
 
@@ -154,6 +158,8 @@ class Oracle:
             key = outcome.key.id if outcome.key else None
             if key != customer.key_id(command.provider):
                 self.blame(f"I7: {command.request_id} was admitted with the key {key}")
+            if key and customer.own_key_cap is not None and self._made_on_own_keys(customer.id) >= customer.own_key_cap:
+                self.blame(f"I13: {command.request_id} was admitted beyond the cap of {customer.own_key_cap}")
         elif isinstance(outcome, NotAuthenticated) and customer.may_call(by_token=request.by_token):
             self.blame(f"{command.request_id} was refused though its caller may call")
         elif isinstance(outcome, AllowanceExhausted):
@@ -163,6 +169,25 @@ class Oracle:
             remaining = customer.tokens - balance.used - balance.reserved
             if remaining >= request.ceiling + (PLAIN_ANSWER if request.limit is None else request.limit):
                 self.blame(f"I10: {command.request_id} was refused with {remaining} tokens left")
+
+        elif isinstance(outcome, CapReached):
+            self._judge_capped(request, customer, customer.key_id(command.provider) is not None)
+
+    def _judge_capped(self, request: Request, customer: Customer, on_own_key: bool) -> None:
+        if on_own_key:
+            cap, used = customer.own_key_cap, self._made_on_own_keys(customer.id)
+            if cap is None or used < cap:
+                self.blame(f"I13: {request.id} on an own key was refused with {used} used of {cap}")
+            return
+        period = self.world.clock.period
+        cap, used = customer.allowance_cap, self._made.get((customer.id, period, "allowance"), 0)
+        used += sum(row.tokens for row in self._open.values() if row[1:3] == (customer.id, period))
+        wanted = request.ceiling + (PLAIN_ANSWER if request.limit is None else request.limit)
+        if cap is None or cap - used >= wanted:
+            self.blame(f"I13: {request.id} of {wanted} tokens was refused with {used} used of {cap}")
+
+    def _made_on_own_keys(self, organization_id: str) -> int:
+        return self._made.get((organization_id, self.world.clock.period, "own_key"), 0)
 
     # What is committed
 
@@ -223,6 +248,9 @@ class Oracle:
         elif event.period != request.admitted_in:
             self.blame(f"I9: {event.request_id} of {request.admitted_in} was charged in {event.period}")
         self._grow(event.organization_id, event.period, event.charged_tokens)
+        counted = event.charged_tokens if event.billed_to == "allowance" else event.input_tokens + event.output_tokens
+        made = (event.organization_id, event.period, event.billed_to)
+        self._made[made] = self._made.get(made, 0) + counted
         if event.organization_id != request.organization_id:
             self.blame(f"I8: {event.request_id} was charged to another organization")
         if event.outcome == "abandoned":
@@ -327,6 +355,9 @@ class Oracle:
             if key in admitted:
                 if balance.used + balance.reserved > tokens:
                     self.blame(f"I1: {key} admitted up to {balance} of {tokens} tokens")
+                cap, made = self.world.customers[key[0]].allowance_cap, self._made.get((*key, "allowance"), 0)
+                if cap is not None and made + balance.reserved > cap:
+                    self.blame(f"I13: {key} admitted up to {made} and {balance.reserved} of a cap of {cap}")
                 if balance.granted != tokens:
                     self.blame(f"I1: {key} was granted {balance.granted}, its plan has {tokens}")
             elif balance.reserved > before.reserved:

@@ -14,7 +14,7 @@ from tests.simulation.seeds import Figures
 
 STEPS = 200
 ONLY = os.environ.get("SIMULATION_SEED")  # one alone, to see again what it does
-PARTS = scaled(1, 10)
+PARTS = scaled(20, 10)
 
 
 def chosen(number: int, part: int = 0) -> range:
@@ -36,7 +36,7 @@ def report(figures: Figures, where: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_seeds_on_sqlite(sqlite_template: Path, part: int, capsys: pytest.CaptureFixture[str]) -> None:
     """I1 to I12 hold at every committed state of every seed, on one to four nodes and one SQLite file."""
     run = seeds.on_all_cores if PROVING and not ONLY else seeds.on_sqlite
-    report(run(sqlite_template, chosen(scaled(40, 10_000), part), STEPS), "SQLite", capsys)
+    report(run(sqlite_template, chosen(scaled(100, 10_000), part), STEPS), "SQLite", capsys)
 
 
 @pytest.mark.prove

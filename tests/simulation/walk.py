@@ -52,6 +52,7 @@ class Walk:
             (self._leave, 6, False),
             (self._change_plan, 4, True),
             (self._change_key, 5, True),
+            (self._change_cap, 3, True),
             (self._toggle_token, 2, True),
             (self._toggle_member, 2, False),
             (self._kill, 2, True),
@@ -155,6 +156,12 @@ class Walk:
             return customer.remove_key(slug) if remove else customer.set_key(slug)
 
         self._changes(change)
+
+    def _change_cap(self) -> None:
+        draw = self.world.draw
+        scope = draw.choice(("member", "workspace"))
+        allowance, own_key = draw.choice((None, None, 0, 700, 4_000)), draw.choice((None, None, 0, 700))
+        self._changes(lambda organization: self.world.customers[organization].change_cap(scope, allowance, own_key))
 
     def _toggle_token(self) -> None:
         self._changes(lambda organization: self.world.customers[organization].toggle_token())

@@ -95,7 +95,7 @@ _PRAGMAS = (
     # The pages of a batch are mostly those of the batch before: copied into the database less often, they are
     # copied once for many changes. The log grows to some 32 MB.
     "PRAGMA wal_autocheckpoint = 8000",
-    "PRAGMA cache_size = -32768",
+    "PRAGMA cache_size = -8192",
     # Whoever else writes must not hold up callers for long: they are told to try again.
     "PRAGMA busy_timeout = 1000",
 )
