@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import insert
 
 from ownkey import clock
+from ownkey.accounts import caps
 from ownkey.credentials import Secret
 from ownkey.db.tables import allowances, usage_events
 from ownkey.metering import alerts, prices
@@ -273,3 +274,20 @@ def test_chart_geometry() -> None:
     assert third.own_key_y + third.own_key_height == third.allowance_y
     assert all(bar.x >= 0 and bar.x + bar.width <= chart.width for bar in chart.bars)
     assert chart.bars[-1].day - chart.bars[0].day == timedelta(days=27)
+
+
+async def test_caps_on_whoever_looks(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:
+    """A member sees their own cap and their workspace's, and what of them is used; others see none of a member's."""
+    assert "Caps" not in (await client_for("user").page(PATH)).text
+    owner = acme.actor("owner")
+    await caps.set_cap(node.db, owner, "member", acme.people["user"].id, 5_000, None)
+    await caps.set_cap(node.db, owner, "workspace", acme.workspace.id, None, 90_000)
+    await spend(node, acme, 1_200)
+    await spend(node, acme, 700, billed_to="own_key", by="developer")
+    mine, theirs = [(await client_for(person).page(PATH)).text for person in ("user", "developer")]
+    of_all = f"Everyone in {acme.workspace.name}, on own keys 700 of 90,000 tokens used"
+    assert "You, of the allowance 1,200 of 5,000 tokens used" in mine
+    assert of_all in mine
+    assert of_all in theirs
+    assert "You," not in theirs
+    assert "Caps" not in (await client_for("user").page(f"{PATH}?month=2026-01")).text

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, ColumnElement, case, cast, delete, func, insert, select
+from sqlalchemy import BigInteger, ColumnElement, case, cast, delete, func, insert, select, true
 
 from ownkey import audit, clock
 from ownkey.access import Action, Actor, Role
@@ -33,10 +33,21 @@ class CapInForce:
     own_key_used: int
 
 
+async def on_actor(db: Database, actor: Actor) -> Sequence[CapInForce]:
+    """The caps that hold for this person: their own, and that of the workspace they are in."""
+    theirs = (caps.c.scope == "member") & (caps.c.subject_id == actor.user_id)
+    here = (caps.c.scope == "workspace") & (caps.c.subject_id == actor.workspace_id)
+    return await _in_force(db, actor, theirs | here)
+
+
 async def list_caps(db: Database, actor: Actor) -> Sequence[CapInForce]:
     """The organization's caps, with what was used this month. Raises ``Forbidden`` below admin."""
     await require(db, actor, Action.MEMBERSHIP_READ, actor.organization_id)
-    mine = caps.c.organization_id == actor.organization_id
+    return await _in_force(db, actor, true())
+
+
+async def _in_force(db: Database, actor: Actor, which: ColumnElement[bool]) -> Sequence[CapInForce]:
+    mine = which & (caps.c.organization_id == actor.organization_id)
     async with db.read() as tx:
         rows = list(await tx.execute(select(caps).where(mine).order_by(caps.c.scope, caps.c.subject_id)))
         return [

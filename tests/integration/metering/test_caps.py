@@ -12,7 +12,7 @@ from ownkey import clock
 from ownkey.db import tables
 from ownkey.db.engine import Database
 from ownkey.db.usage_tables import caps
-from ownkey.errors import CapReached
+from ownkey.errors import CapReached, Unavailable
 from ownkey.ids import new_id
 from ownkey.metering import ledger
 from ownkey.metering.batch import Batch
@@ -154,3 +154,35 @@ async def test_who_has_no_cap_pays_nothing_for_it(sqlite_url: URL) -> None:
         assert sums() == 2
         store.close()
     await database.close()
+
+
+async def test_a_month_of_many_calls_is_counted_in_parts(database: Database) -> None:
+    """A cap on whoever has made more calls than are read at once: they are asked to wait a moment, then it holds."""
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120000)"
+    counts = ", ".join(f"{kind}_tokens" for kind in ("cached_input", "cache_write", "reasoning", "charged", "output"))
+    columns = (
+        f"request_id, organization_id, workspace_id, period, provider, model, dialect, billed_to, user_id, {counts}, "
+        "input_tokens, estimated, outcome, started_at, duration_ms"
+    )
+    async with open_desk(database, monthly_tokens=1_000_000) as desk:
+        await desk.add_key()
+        async with database.transaction() as tx:
+            await tx.exec_driver_sql(
+                f"INSERT INTO usage_events ({columns}) {numbers} SELECT 'req_' || i, '{desk.organization_id}', "  # noqa: S608
+                f"'{desk.workspace_id}', '{clock.period_of(clock.now())}', 'openai', 'm', 'openai', 'own_key', "
+                f"'{desk.user_id}', 0, 0, 0, 0, 0, 1, false, 'finished', 0, 0 FROM n"
+            )
+        await cap(desk, "member", own_key=120_100)
+        first = await desk.ask()
+        assert isinstance(first, Unavailable)
+        assert first.headers["retry-after"] == "1"
+        for _ in range(100):
+            admission = await desk.ask()
+            if not isinstance(admission, Unavailable):
+                break
+            await asyncio.sleep(0.1)
+        assert isinstance(admission, Admission)
+        await desk.settle(admission, output=100)
+        refused = await desk.ask()
+        assert isinstance(refused, CapReached)
+        assert refused.detail["cap_tokens"] == 120_100

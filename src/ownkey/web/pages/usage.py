@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from ownkey import clock
 from ownkey.access import Action
+from ownkey.accounts import caps
 from ownkey.errors import InvalidRequest
 from ownkey.metering import alerts, allowances, fallback_usage, usage_events
 from ownkey.metering.usage_events import ProviderUsage
@@ -46,6 +47,8 @@ async def show(request: Request) -> Response:
         chart=charts.by_day(period, days),
         # Who used how much is for those who may see the members.
         members=await usage_events.by_member(node.db, actor, period) if actor.may(Action.MEMBERSHIP_READ) else None,
+        # Those that hold for whoever looks, this month.
+        caps=await caps.on_actor(node.db, actor) if period == this_month else (),
         providers=providers,
         provider_names={slug: provider.name for slug, provider in node.providers.items()},
     )
