@@ -121,8 +121,7 @@ class Exchange:
         self._connecting, admission = None, self._admission
         assert admission is not None
         if isinstance(outcome, Exception):
-            error = self._relay.unreached(self.call.provider, admission.key, outcome)
-            self._relay.unless(self, admission, reason_unreached(outcome), lambda: self._release(error))()
+            self._unreached(outcome)
         elif admission.key is None:
             self._send_or_not(outcome)
         else:
@@ -148,13 +147,21 @@ class Exchange:
         if self.delivery.gone or self._relay.stopping:
             self._relay.pool.give_back(connection)
             self._release(self._relay.shutting_down())
-        elif connection.closed:
-            self._release(ProviderFailed())
+        elif connection.closed or connection.transport.is_closing():
+            connection.close()
+            self._unreached(ConnectionResetError("the connection was lost before it was used"))
         else:
             try:
                 self._send(connection)
             except Exception:
                 self._give_up()
+
+    def _unreached(self, failure: Exception) -> None:
+        """Nothing was sent, and nothing can be: the allowance may serve the call in an outage."""
+        assert self._admission is not None
+        error = self._relay.unreached(self.call.provider, self._admission.key, failure)
+        then = self._relay.unless(self, self._admission, reason_unreached(failure), lambda: self._release(error))
+        then()
 
     def _send(self, connection: Connection) -> None:
         assert self._admission is not None
