@@ -16,7 +16,7 @@ from ownkey.gateway.inflate import Inflater, knows
 from ownkey.providers.redaction import SHORTEST
 
 # What of a key's end is searched for first: a search prepares for each byte of what it is for.
-_PROBE = 24
+_PROBE = 32
 # Compressed bytes that wait for more to be told from a key. A sender needs more only to make us hold them.
 _MOST_HELD = 65_536
 
