@@ -20,11 +20,26 @@ _PROBE = 32
 # Compressed bytes that wait for more to be told from a key. A sender needs more only to make us hold them.
 _MOST_HELD = 65_536
 
+# Nearly all keys are of these; others are documents.
+_IS_WORD = re.compile(rb"[\w.-]+")
+_WORD = bytes(code for code in range(128) if _IS_WORD.fullmatch(bytes((code,))))
+# How many of its first characters say that something may be a key: "sk-", and what a private key is introduced by.
+_WORDS_START, _DOCUMENTS_START = 3, 16
+
+
+def _beginning(text: bytes) -> tuple[bytes, bytes, re.Pattern[bytes]]:
+    """A key, how it starts, and what data looks like that ends with more of it than that."""
+    if _IS_WORD.fullmatch(text):
+        start = text[:_WORDS_START]
+        return text, start, re.compile(re.escape(start) + rb"[\w.-]*\Z")
+    start = text[:_DOCUMENTS_START]
+    return text, start, re.compile(re.escape(start) + rb"(?s:.*)\Z")
+
 
 class Needles:
     """What no reply may repeat: each secret, as it is and as JSON writes it. Prints nothing of them."""
 
-    __slots__ = ("_letters", "_pattern", "_probes", "_texts")
+    __slots__ = ("_beginnings", "_letters", "_pattern", "_probes", "_texts")
 
     def __init__(self, secrets: Sequence[Secret]) -> None:
         texts: set[bytes] = set()
@@ -35,10 +50,11 @@ class Needles:
                 texts |= {
                     form.encode("utf-8", "surrogatepass") for form in (text, escaped, escaped.replace("/", "\\/"))
                 }
-        # One that holds another is found by it; of the others none can begin inside another that is not whole yet.
+        # One that holds another is found by it; of the others none can be whole before one that began earlier.
         self._texts = [text for text in texts if not any(other in text for other in texts if other != text)]
         self._probes = [text[-_PROBE:] for text in self._texts]
-        self._letters = frozenset(b"".join(self._texts))
+        self._beginnings = [_beginning(text) for text in self._texts]
+        self._letters = frozenset(b"".join(_WORD if _IS_WORD.fullmatch(text) else text for text in self._texts))
         self._pattern = re.compile(b"|".join(map(re.escape, self._texts)) or rb"(?!)")
 
     def absent(self, pieces: list[bytes]) -> bool:
@@ -55,19 +71,20 @@ class Needles:
         return True
 
     def begun(self, data: bytes) -> int:
-        """How many bytes at the end of ``data`` are the beginning of a key, but not all of it."""
+        """How many bytes at the end of ``data`` wait for more: they may be the beginning of a key, but not all of it.
+
+        What waits can be seen from outside, so only a key's first characters decide, which are no secret.
+        """
         longest = 0
-        for text in self._texts:
-            start = text[:3]
-            at = data.find(start, max(0, len(data) - len(text) + 1))
-            while at >= 0 and not text.startswith(data[at:]):
-                at = data.find(start, at + 1)
-            if at >= 0:
-                longest = max(longest, len(data) - at)
-            elif data.endswith(start[:2]):
-                longest = max(longest, 2)
-            elif data.endswith(start[:1]):
-                longest = max(longest, 1)
+        for text, start, pattern in self._beginnings:
+            found = pattern.search(data, max(0, len(data) - len(text) + 1))
+            if found is not None:
+                longest = max(longest, len(data) - found.start())
+                continue
+            for length in range(len(start) - 1, 0, -1):
+                if data.endswith(start[:length]):
+                    longest = max(longest, length)
+                    break
         return longest
 
     def occur(self, data: bytes) -> bool:
