@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +219,60 @@ def test_a_provider_that_is_not_there_leaves_nothing_held(service: Service, tmp_
         assert reply.headers["x-ownkey-billed-to"] == "own_key"
         customer.settled(0)
         assert (customer.allowance().used, customer.allowance().reserved) == (0, 0)
+
+
+@contextmanager
+def hanging_up_on_every_other() -> Iterator[tuple[str, list[bytes]]]:
+    """A provider's address, and what it read: of two connections it resets the first before it has read anything."""
+    read: list[bytes] = []
+    answer = b'{"choices":[{"message":{"content":"Hi"}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}'
+    head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+
+    def serve(listening: socket.socket) -> None:
+        number = 0
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection:
+                number += 1
+                if number % 2:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                else:
+                    read.append(connection.recv(65_536))
+                    connection.sendall(head % len(answer) + answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", read
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+def test_a_connection_lost_before_anything_was_sent_is_bridged(provider: FakeProvider, tmp_path: Path) -> None:
+    """Made and lost again while the key is read anew, it is an outage like any other; no key was read by anyone."""
+    plans = tmp_path / "plans.toml"
+    plans.write_text(PLANS)
+    with hanging_up_on_every_other() as (url, read):
+        urls = {"openai": url, "anthropic": provider.at("anthropic")}
+        with running(settings_for(provider, data_dir=tmp_path, plans_file=plans, base_urls=urls), provider) as service:
+            customer = new_customer(service)
+            customer.connect("openai", OWN_KEY)
+            choose(customer, 50_000)
+            provider.next(stall=float("inf"), stall_after=1)
+            with Wire(service.url) as busy:  # with another call under way the key is read in a thread, which takes time
+                busy.send(post("/anthropic/v1/messages", customer.token, chat(stream=True, max_tokens=100)))
+                busy.line()
+                for _ in range(20):
+                    reply = send(customer)
+                    assert (reply.status, reply.headers["x-ownkey-fallback"]) == (200, "outage")
+            events = customer.settled(21 + sum(one.billed_to == "own_key" for one in customer.events()))
+    assert len(read) == 20
+    assert all(PLATFORM_KEY.encode() in one and OWN_KEY.encode() not in one for one in read)
+    made = {one.request_id for one in events}
+    assert any(one.fallback_of not in made for one in events if one.fallback)  # nothing was sent: no event
 
 
 @pytest.mark.parametrize("refused", ["cap", "allowance", "platform", "broken"])

@@ -6,8 +6,13 @@ Neither does one that was only tried, or pasted into the wrong place.
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import re
+import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.architecture.source import PROJECT
 from tests.fakes.provider import FakeProvider
 from tests.gateway.canaries import Inbox, canaries, forms, found
 from tests.gateway.installation import Installation
@@ -138,6 +144,16 @@ class Story:
         for trouble in TROUBLES:
             self.behave(**trouble)
             self.chat(stream="cut" in trouble or "error_after" in trouble)
+        said = json.dumps({"choices": [{"message": {"content": key}}], "usage": {"prompt_tokens": 3}}).encode()
+        for answer in (
+            {"body": said, "headers": (("x-ratelimit-key", key),)},
+            {"body": b"data: " + said + b"\n\ndata: [DONE]\n\n", "headers": (("content-type", "text/event-stream"),)},
+            {"body": said, "drip": 0.0},
+        ):
+            self.behave(**answer)
+            assert self.chat(stream="text/event-stream" in str(answer)) == 200
+        self.behave(body=gzip.compress(said), headers=(("content-encoding", "gzip"),))
+        assert self.chat() == 502
         self.behave(echo=True)
         self.keep(self.program.post("/api/v1/provider-keys/openai/check"))
 
@@ -227,19 +243,24 @@ def test_a_key_appears_nowhere(installation: tuple[Installation, FakeProvider, I
             time.sleep(0.1)
         here.run("keys", "remove", story.slug, "openai", "--json")
         story.look()
+        story.put(CANARIES[-1], unchecked=True)  # so that a key is in the memory of what crashes now
+        story.chat()
+        process.send_signal(signal.SIGABRT)
+        assert process.wait(30) == -signal.SIGABRT
     sinks = {**here.sinks(), **inbox.sinks()}
-    assert any("/log" in name and data for name, data in sinks.items())
-    assert any(name.endswith("ownkey.db") for name in sinks)
+    for sink in ("/log", "ownkey.db", "-wal", "backup.db", "audit.csv", "metrics", "command", "mail", "reply"):
+        assert any(sink in name and data for name, data in sinks.items()), sink
     assert [hit for canary in CANARIES for hit in found(canary, sinks)] == []
     assert any(b"refuses the API key" in message for message in inbox.messages)
 
 
 def test_a_planted_leak_is_found(installation: tuple[Installation, FakeProvider, Inbox], tmp_path: Path) -> None:
-    """The search works: a key in the environment, an audit entry, a header, a log line or a mail is found there."""
+    """The search works: a key that gets into any kind of sink, in any form, is found there."""
     here, provider, inbox = installation
-    leaked = canaries(250)[-5:]
+    leaked = canaries(250)[-7:]
     here.environment["OWNKEY_APP_NAME"] = leaked[0]
-    with Story(here, provider, inbox) as story, here.serving() as process:
+    argument = subprocess.Popen([sys.executable, "-c", "input()", leaked[6]], stdin=subprocess.PIPE)
+    with Story(here, provider, inbox) as story, here.serving() as process, argument:
         story.sign_in()
         with sqlite3.connect(here.folder / "data" / "ownkey.db", timeout=10) as db:
             db.execute("UPDATE organizations SET name = ?", (base64.b64encode(leaked[1].encode()).decode(),))
@@ -247,16 +268,32 @@ def test_a_planted_leak_is_found(installation: tuple[Installation, FakeProvider,
         story.put(canaries(1)[0], unchecked=True)
         provider.next(body=leaked[2].encode().hex().upper().encode())
         story.chat()
+        here.run("tokens", "create", story.slug, "--name", leaked[5])
         with here.log.open("ab") as log:
             log.write(leaked[3].encode("utf-16-le"))
         inbox.messages.append("".join(f"%{ord(letter):02X}" for letter in leaked[4]).encode())
-        sinks = {**here.sinks(process), **inbox.sinks()}
-    assert any("environ" in hit for hit in found(leaked[0], sinks))
+        story.look()
+        sinks = {**here.sinks(process), **here.sinks(argument), **inbox.sinks()}
+        environment = here.sinks(process)["environ"]
+        argument.communicate()
+    assert found(leaked[0], {"environ": environment})
     assert any("ownkey.db" in hit and "base64" in hit for hit in found(leaked[1], sinks))
     assert any("reply" in hit and "capital" in hit for hit in found(leaked[2], sinks))
     assert any("/log" in hit and "UTF-16" in hit for hit in found(leaked[3], sinks))
     assert any("mail" in hit and "percent" in hit for hit in found(leaked[4], sinks))
+    # The name of a token is told wherever tokens and changes are.
+    for sink in ("-wal", "backup.db", "audit.csv", "/api/v1/audit", "/settings/audit", "command"):
+        assert any(sink in hit and "plain" in hit for hit in found(leaked[5], sinks)), sink
+    assert any("cmdline" in hit for hit in found(leaked[6], sinks))
     for number, (form, text) in enumerate(forms(leaked[0]).items()):
         path = tmp_path / str(number)
         path.write_bytes(b"before " + text + b" after")
         assert any(form in hit for hit in found(leaked[0], {path.name: path.read_bytes()}))
+
+
+def test_pages_keep_nothing_in_the_browser() -> None:
+    """No script of ours writes to a browser's storage: it keeps cookies only, which are searched with the replies."""
+    scripts = [path for path in (PROJECT / "src").rglob("*") if path.suffix in (".js", ".html")]
+    assert scripts
+    storage = re.compile("localStorage|sessionStorage|indexedDB|caches\\.open|document\\.cookie")
+    assert [path.name for path in scripts if storage.search(path.read_text(encoding="utf-8"))] == []

@@ -11,7 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ownkey.credentials import Secret
 from ownkey.gateway.call import Call
+from ownkey.gateway.headers import ReplyHead
+from ownkey.gateway.passage import Passage
+from ownkey.gateway.redacting import Needles
 from ownkey.gateway.usage_filter import UsageChunkFilter
 from ownkey.gateway.watch import ReplyWatch
 from ownkey.metering.usage import Usage
@@ -29,6 +33,8 @@ from tests.unit.gateway.samples import (
     openai_end,
 )
 
+KEY = "sk-own-key-0123456789-abcdefghijklmnop"
+NEEDLES = Needles([Secret(KEY)])
 LINE_ENDS = ["\n", "\r\n", "\r"]
 CALLS = {
     "openai": call("openai", {"model": "m", "stream": True}),
@@ -60,6 +66,13 @@ def passed(parts: list[bytes]) -> bytes:
     """What the filter lets through of these parts."""
     passing = UsageChunkFilter()
     return b"".join(passing.feed(part) for part in parts) + passing.flush()
+
+
+def reached(call: Call, parts: list[bytes]) -> bytes:
+    """What the client gets of these parts, in the event stream that a call is answered with."""
+    passage = Passage(call, ReplyHead(b"", "text/event-stream", ""), NEEDLES)
+    last = len(parts) - 1
+    return b"".join(piece for number, part in enumerate(parts) for piece in passage.feed([part], number == last))
 
 
 def corpus(slug: str, end: str) -> bytes:
@@ -95,6 +108,23 @@ def test_every_single_cut(slug: str, end: str) -> None:
         assert usage_of(CALLS[slug], parts, True) == whole
         assert usage_of(CALLS[slug], parts, True, frozenset((0,))) == whole
         assert passed(parts) == filtered
+
+
+@pytest.mark.parametrize("end", LINE_ENDS)
+@pytest.mark.parametrize("slug", CALLS)
+def test_every_single_cut_of_a_stream_with_a_key_in_it(slug: str, end: str) -> None:
+    """Cut in two at every byte, inside the key or not: stars of its length arrive, and the usage is the same."""
+    clean = corpus(slug, end)
+    stream = clean.replace("世界和平".encode(), KEY.encode())
+    call, whole = CALLS[slug], usage_of(CALLS[slug], [stream], True)
+    shown = passed([stream]) if slug == "openai" else stream
+    shown = shown.replace(KEY.encode(), b"*" * len(KEY))
+    assert b"*" in shown
+    assert reached(call, [clean]) == (passed([clean]) if slug == "openai" else clean)
+    for cut in range(len(stream) + 1):
+        parts = pieces(stream, [cut])
+        assert usage_of(call, parts, True) == whole
+        assert reached(call, parts) == shown
 
 
 @pytest.mark.prove

@@ -146,6 +146,17 @@ class Call:
         """The most output tokens that one choice can have when the caller sets no limit."""
         return ceilings.output_maximum(self.endpoint.kind, self.model, bool(self.body))
 
+    def outgoing_body(self, limit: int | None) -> bytes:
+        """The caller's body, with what the allowance and the metering need; raises ``InvalidRequest``.
+
+        ``limit`` caps each choice's output, and from now on its estimate, too.
+        """
+        body = self.body
+        if limit is not None:
+            body = self.with_output_limit(limit)
+            self.output_limit = limit
+        return body if self.reports_usage or not self.stream else self.with_usage_reported(body)
+
     def with_output_limit(self, limit: int) -> bytes:
         """The body with its output capped at ``limit`` tokens a choice; a lower cap of the caller stays.
 

@@ -20,9 +20,9 @@ from ownkey.gateway.call import Call
 from ownkey.gateway.client import Client, Delivery
 from ownkey.gateway.fallback import REASONS, reason_failed, reason_unreached
 from ownkey.gateway.inflate import readable
+from ownkey.gateway.passage import Passage
 from ownkey.gateway.routing import Route, admission_request, key_rejected
 from ownkey.gateway.upstream import Connection
-from ownkey.gateway.usage_filter import UsageChunkFilter
 from ownkey.gateway.watch import ReplyWatch
 from ownkey.metering.reservations import Admission, Caller, Fallback, KeyRow
 from ownkey.metering.settlement import Outcome, Renew, Settle
@@ -47,7 +47,7 @@ class Exchange:
     _connecting: asyncio.Task[None] | None = None
     _connection: Connection | None = None
     _watch: ReplyWatch | None = None
-    _filter: UsageChunkFilter | None = None
+    _passage: Passage | None = None
     _reply_headers: list[tuple[bytes, bytes]]
     _error: list[bytes] | None = None
     status = 0
@@ -121,8 +121,7 @@ class Exchange:
         self._connecting, admission = None, self._admission
         assert admission is not None
         if isinstance(outcome, Exception):
-            error = self._relay.unreached(self.call.provider, admission.key, outcome)
-            self._relay.unless(self, admission, reason_unreached(outcome), lambda: self._release(error))()
+            self._unreached(outcome)
         elif admission.key is None:
             self._send_or_not(outcome)
         else:
@@ -148,20 +147,28 @@ class Exchange:
         if self.delivery.gone or self._relay.stopping:
             self._relay.pool.give_back(connection)
             self._release(self._relay.shutting_down())
-        elif connection.closed:
-            self._release(ProviderFailed())
+        elif connection.closed or connection.transport.is_closing():
+            connection.close()
+            self._unreached(ConnectionResetError("the connection was lost before it was used"))
         else:
             try:
                 self._send(connection)
             except Exception:
                 self._give_up()
 
+    def _unreached(self, failure: Exception) -> None:
+        """Nothing was sent, and nothing can be: the allowance may serve the call in an outage."""
+        assert self._admission is not None
+        error = self._relay.unreached(self.call.provider, self._admission.key, failure)
+        then = self._relay.unless(self, self._admission, reason_unreached(failure), lambda: self._release(error))
+        then()
+
     def _send(self, connection: Connection) -> None:
         assert self._admission is not None
         assert self._route is not None
         call = self.call
         try:
-            body = self._outgoing_body(self._admission.output_limit)
+            body = call.outgoing_body(self._admission.output_limit)
         except OwnkeyError as error:
             self._relay.pool.give_back(connection)
             self._release(error)
@@ -173,17 +180,6 @@ class Exchange:
         lines = (head.verb, to.prefix, head.target, to.host_line, route.credential, head.passed_on, length, b"\r\n")
         connection.request(b"".join((*lines, body)), self, head.method == "HEAD")
 
-    def _outgoing_body(self, limit: int | None) -> bytes:
-        """The caller's body, with what the allowance and the metering need; raises ``InvalidRequest``."""
-        call, body = self.call, self.call.body
-        if limit is not None:
-            body = call.with_output_limit(limit)
-            call.output_limit = limit  # an estimate must not pass it either
-        if call.stream and not call.reports_usage:
-            body = call.with_usage_reported(body)
-            self._filter = UsageChunkFilter()
-        return body
-
     # Watch
 
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
@@ -194,14 +190,11 @@ class Exchange:
             self._error = []
             self._reply_headers = headers
             return
+        assert self._route is not None
         reply = header_rules.read_reply(headers)
         self._watch = ReplyWatch(self.call, reply.content_type, reply.coding, headers)
-        if self._filter is not None:
-            if "event-stream" in reply.content_type and reply.coding in ("", "identity"):
-                length = None
-            else:
-                self._filter = None
-        self._begin(status, reply.lines, length)
+        passage = self._passage = Passage(self.call, reply, self._route.needles)
+        self._begin(status, reply.lines, length if passage.keeps_length else None)
 
     def on_data(self, pieces: list[bytes], complete: bool) -> None:
         """Some of the provider's body."""
@@ -210,23 +203,31 @@ class Exchange:
             if self._error is not None:
                 self._gather_error(pieces, complete)
                 return
-            watch = self._watch
+            watch, passage = self._watch, self._passage
             assert watch is not None
+            assert passage is not None
             for piece in pieces:
                 watch.feed(piece)
-            if self._filter is not None:
-                pieces = [self._filter.feed(piece) for piece in pieces]
-                if complete:
-                    pieces.append(self._filter.flush())
+            pieces = passage.feed(pieces, complete)
             if complete:
+                self._connection = None
+            if passage.stuck:
+                self._stop_leak(pieces)
+            elif complete:
                 self._finish(watch, pieces)
             else:
                 self.delivery.pass_on(pieces)
         except Exception:
             self._give_up()
 
+    def _stop_leak(self, pieces: list[bytes]) -> None:
+        log.warning("a reply repeats the provider key", request_id=self.request_id, provider=self.call.provider.slug)
+        self._drop_connection()
+        if any(pieces):
+            self.delivery.pass_on(pieces)
+        self._fail(ProviderFailed("The provider's reply repeats the API key where it cannot be taken out."))
+
     def _finish(self, watch: ReplyWatch, pieces: list[bytes]) -> None:
-        self._connection = None
         self.delivery.hold(pieces)
         usage = watch.usage(True)
         # A reply that reports its usage and ends as usual has not failed: it is not worth reading for an error.
@@ -368,9 +369,7 @@ class Exchange:
         admission, route = self._admission, self._route
         assert admission is not None
         assert route is not None
-        for secret in route.secrets:
-            lines = lines.replace(secret.reveal().encode(), b"[redacted]")
-        lines += header_rules.our_lines(self.request_id, admission)
+        lines = route.needles.overwritten(lines)[0] + header_rules.our_lines(self.request_id, admission)
         self.delivery.begin(status, lines, length, None if admission.key else admission.remaining)
 
     def _deliver_end(self) -> None:
@@ -379,9 +378,10 @@ class Exchange:
 
     def _break_off(self, error: OwnkeyError) -> None:
         self._done()
-        if self._filter is not None:
-            self.delivery.hold([self._filter.flush()])
-        in_events = self.call.stream and self._watch is not None and self._watch.is_event_stream
+        watch, passage, in_events = self._watch, self._passage, False
+        if watch is not None and passage is not None:
+            self.delivery.hold(passage.rest())
+            in_events = self.call.stream and watch.is_event_stream and not passage.stuck
         self.delivery.break_off(error, in_events, self._admission)
 
     def _refuse(self, error: OwnkeyError) -> None:

@@ -18,6 +18,7 @@ from ownkey.errors import OwnkeyError, ProviderFailed, ProviderKeyRejected, Prov
 from ownkey.gateway.access_tokens import AccessTokens
 from ownkey.gateway.call import Call
 from ownkey.gateway.origin import Origin
+from ownkey.gateway.redacting import Needles
 from ownkey.gateway.upstream import Pool
 from ownkey.metering.reservations import Admission, Admit, Caller, Fallback, KeyRow
 from ownkey.providers.addresses import AddressRefused
@@ -100,13 +101,14 @@ def key_rejected(provider: Provider, own_key: bool, said: str) -> OwnkeyError:
 class Route:
     """Where a call goes and the credential line it carries there; prints nothing, because that is a secret.
 
-    ``secrets`` must not be in anything that comes back. With ``access`` the line is that of the newest access token,
-    and empty before the first.
+    ``secrets`` must not be in anything that comes back; ``needles`` are their texts, ready to be looked for. With
+    ``access`` the line is that of the newest access token, and empty before the first.
     """
 
     origin: Origin
     credential: bytes
     secrets: Sequence[Secret]
+    needles: Needles
     access: AccessTokens | None = None
 
 
@@ -163,16 +165,19 @@ class Router:
             raise ProviderFailed(f"The provider key cannot be used. {reason}") from error
         if provider.credential == "service_account":
             return self._with_access_tokens(provider, origin, secret)
-        return Route(origin, _line(provider, secret), (secret,) if secret.reveal() else ())
+        secrets = (secret,) if secret.reveal() else ()
+        return Route(origin, _line(provider, secret), secrets, Needles(secrets))
 
     def _with_access_tokens(self, provider: Provider, origin: Origin, secret: Secret) -> Route:
         token_url = self._settings.google_token_url
         account = ServiceAccount.read(secret.reveal(), token_url)
-        route = Route(origin, b"", (secret, *account.secrets))
+        lasting = (secret, *account.secrets)
+        route = Route(origin, b"", lasting, Needles(lasting))
 
         def put(token: Secret, before: Secret | None) -> None:
             route.credential = _line(provider, token)
-            route.secrets = (secret, *account.secrets, token, *([before] if before else []))
+            route.secrets = (*lasting, token, *([before] if before else []))
+            route.needles = Needles(route.secrets)
 
         route.access = AccessTokens(account, token_url, self._settings.connect_timeout, put)
         return route

@@ -12,8 +12,8 @@ from ownkey.credentials import Secret
 
 REDACTED = b"[redacted]"
 
-# Shorter secrets are not searched for: they would be found by accident. Real keys have 20 characters and more.
-_SHORTEST = 8
+SHORTEST = 8
+"""Shorter secrets are not searched for: they would be found by accident. Real keys have 20 characters and more."""
 # "sk-proj-********abcd": how providers quote a bad key. At least three stars, with what stands around them.
 _MASKED = re.compile(rb"([\w.-]{0,16})\*{3,}([\w.-]{0,16})")
 
@@ -65,13 +65,13 @@ def redact(data: bytes, *secrets: Secret) -> bytes:
 
 def _without(data: bytes, secret: Secret) -> bytes:
     text = secret.reveal()
-    if len(text) < _SHORTEST:
+    if len(text) < SHORTEST:
         return data
     for form in sorted(_forms(secret), key=len, reverse=True):
-        if len(form) >= _SHORTEST and form in data:
+        if len(form) >= SHORTEST and form in data:
             data = data.replace(form, REDACTED)
     for form in _base64_forms(text.encode("utf-8", "surrogatepass")):
-        if len(form) >= _SHORTEST and form in data:
+        if len(form) >= SHORTEST and form in data:
             data = re.sub(rb"[\w+/-]{0,3}" + re.escape(form) + rb"[\w+/=-]{0,4}", REDACTED, data)
     if b"***" in data:
         raw = text.encode("utf-8", "surrogatepass")
