@@ -6,10 +6,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ownkey.credentials import Secret
+from ownkey.db.engine import Database
+from ownkey.providers.health import Health
+from ownkey.providers.registry import find
+from ownkey.vault import provider_keys
 from tests.fakes.provider import FakeProvider
 from tests.gateway.service import Customer, Service, new_customer, running, settings_for
 from tests.gateway.wire import Reply, Wire, chat, post
@@ -24,11 +30,11 @@ CHAT = "/openai/v1/chat/completions"
 class RawProvider:
     """Answers the requests of each connection with what ``script`` says; counts connections and requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, listening: socket.socket | None = None) -> None:
         self.script: list[bytes | Callable[[socket.socket], None]] = []
         self.requests: list[bytes] = []
         self.connections = 0
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = listening or socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -260,23 +266,59 @@ def test_a_call_is_never_sent_twice(customer: Customer, raw: RawProvider) -> Non
     assert raw.connections == 1
 
 
-def test_a_client_that_leaves_while_we_connect(service: Service, oracle: FakeProvider, tmp_path: Path) -> None:
-    """A client that hangs up while its provider is being reached: the connecting ends, and nothing is held."""
+@contextmanager
+def unreachable_service(oracle: FakeProvider, folder: Path) -> Iterator[tuple[Service, socket.socket]]:
+    """A service whose provider has a listener that accepts nobody, yet."""
     full = socket.socket()
     full.bind(("127.0.0.1", 0))
     full.listen(0)
     address = full.getsockname()
     waiting = []
-    for _ in range(3):  # the queue of a listener that never accepts: nobody else gets in
+    for _ in range(3):  # its queue: nobody else gets in
         one = socket.socket()
         one.setblocking(False)
         one.connect_ex(address)
         waiting.append(one)
-    plans = tmp_path / "plans.toml"
+    plans = folder / "plans.toml"
     plans.write_text(PLANS)
     urls = {"openai": f"http://127.0.0.1:{address[1]}"}
-    settings = settings_for(oracle, data_dir=tmp_path, plans_file=plans, base_urls=urls, connect_timeout=60)
-    with running(settings, oracle) as unreachable:
+    settings = settings_for(oracle, data_dir=folder, plans_file=plans, base_urls=urls, connect_timeout=60)
+    with running(settings, oracle) as service:
+        yield service, full
+    for one in (*waiting, full):
+        one.close()
+
+
+def test_a_key_replaced_elsewhere_while_we_connect_is_not_used(oracle: FakeProvider, tmp_path: Path) -> None:
+    """What another process commits between a call's admission and its sending counts: the call takes the new key."""
+    with unreachable_service(oracle, tmp_path) as (service, listening):
+        customer, node = new_customer(service), service.node
+        customer.connect("openai", "sk-old-key-0123456789-abcdefghijkl")
+        with Wire(service.url) as wire:
+            wire.send(post(CHAT, customer.token, chat()))
+            deadline = time.monotonic() + 5
+            while not service.application.relay.active and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.2)  # it is admitted, and waits for its connection
+
+            async def replace() -> None:
+                other = Database(node.db.url)
+                secret = Secret("sk-new-key-0123456789-abcdefghijkl")
+                await provider_keys.save(other, node.keyring, customer.actor, find("openai"), secret, Health.ACTIVE)
+                await other.close()
+
+            service.do(replace)
+            provider = RawProvider(listening)
+            assert wire.reply().status == 200
+        assert [b"sk-new-key" in request for request in provider.requests] == [True]
+        assert not any(b"sk-old-key" in request for request in provider.requests)
+        (event,) = customer.settled(1)
+        assert event.billed_to == "own_key"
+
+
+def test_a_client_that_leaves_while_we_connect(oracle: FakeProvider, tmp_path: Path) -> None:
+    """A client that hangs up while its provider is being reached: the connecting ends, and nothing is held."""
+    with unreachable_service(oracle, tmp_path) as (unreachable, _):
         customer = new_customer(unreachable)
         active = unreachable.application.relay.active
         wire = Wire(unreachable.url)
@@ -291,5 +333,3 @@ def test_a_client_that_leaves_while_we_connect(service: Service, oracle: FakePro
         assert not active
         assert customer.allowance().reserved == 0
         assert customer.events() == []
-    for one in (*waiting, full):
-        one.close()

@@ -175,6 +175,23 @@ async def test_a_command_the_database_refuses_does_not_take_the_others_with_it(d
         assert (await desk.balance())[1] == 200
 
 
+async def test_an_answer_that_cannot_be_delivered_leaves_the_others_answered(database: Database) -> None:
+    """One client's failure, in the middle of a batch, holds up neither the batch's other calls nor the next batch."""
+
+    def fails(outcome: object) -> None:
+        raise ConnectionError("this client is gone")
+
+    async with open_desk(database) as desk:
+        before = asyncio.create_task(desk.ask())
+        await asyncio.sleep(0)
+        desk.writer.admit(desk.command(), fails)
+        after = await asyncio.wait_for(desk.ask(), 5)
+        assert isinstance(await before, Admission)
+        assert isinstance(after, Admission)
+        assert isinstance(await asyncio.wait_for(desk.ask(), 5), Admission)
+        assert (await desk.balance())[2] == 4 * 1_500
+
+
 async def test_a_change_waits_its_turn_between_batches(database: Database) -> None:
     """Nothing is admitted while a change is under way, and what was asked before it is answered before it."""
     async with open_desk(database, monthly_tokens=10**6) as desk:
