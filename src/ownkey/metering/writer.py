@@ -137,11 +137,16 @@ class Writer:
         """Nobody waits for this answer."""
 
     async def reap(self) -> int:
-        """Settle reservations whose node died; returns how many. Raises ``Unavailable``."""
+        """Settle reservations whose node died; returns how many. Raises ``Unavailable``.
+
+        Never in the batch that finds the database back: live calls must renew their leases first.
+        """
+        if self.down:
+            raise _away()
         if self._loop.time() < self._reap_after:
             return 0
         future: asyncio.Future[int] = self._loop.create_future()
-        self._ask(Reap(), Writer._reaped, future)
+        self._ask(Reap(lambda: not self.down), Writer._reaped, future)
         return await future
 
     def _reaped(self, command: Command, future: asyncio.Future[int], outcome: Done) -> None:
