@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from sqlalchemy import select, text
 
 from ownkey.access import Actor
+from ownkey.accounts import subscriptions
+from ownkey.credentials import Secret
 from ownkey.db import schema
 from ownkey.db.engine import Database
 from ownkey.db.tables import ledger_entries
@@ -20,6 +22,11 @@ from ownkey.metering.allowances import Allowance
 from ownkey.metering.reservations import LEASE_SECONDS
 from ownkey.metering.usage_events import UsageEvent
 from ownkey.plans import read_catalogue
+from ownkey.providers.health import Health
+from ownkey.providers.registry import find
+from ownkey.vault import provider_keys
+from ownkey.vault.kek import Kek, new_kek
+from ownkey.vault.keyring import KeyRing
 from tests import build
 from tests.fakes.provider import FakeProvider
 from tests.fakes.record import Received
@@ -36,12 +43,17 @@ PLATFORM_KEY = "sk-platform-0123456789-abcdefghijklmnop"
 class Books:
     """One organization on the installation's first plan, and what is written of it."""
 
-    def __init__(self, here: Installation, tokens: int) -> None:
+    def __init__(self, here: Installation, tokens: int, **other_plans: int) -> None:
         """Furnish the installation: ``tokens`` a month, a platform key, an organization with an API token."""
         plans = here.folder / "books.toml"
-        plans.write_text(f'[plans.free]\nname = "Free"\nmonthly_tokens = {tokens}\napi_access = true\n')
+        plans.write_text(
+            "".join(
+                f'[plans.{code}]\nname = "{code}"\nmonthly_tokens = {number}\napi_access = true\n'
+                for code, number in {"free": tokens, **other_plans}.items()
+            )
+        )
         here.environment |= {"OWNKEY_PLANS_FILE": str(plans), "OWNKEY_PLATFORM_KEY_OPENAI": PLATFORM_KEY}
-        here.environment["OWNKEY_LOG_LEVEL"] = "WARNING"
+        here.environment |= {"OWNKEY_LOG_LEVEL": "WARNING", "OWNKEY_VAULT_KEYS": new_kek()}
         self.here, self.catalogue = here, read_catalogue(plans)
         if here.database.get_backend_name() == "sqlite":
             (here.folder / "data").mkdir(exist_ok=True)
@@ -66,9 +78,23 @@ class Books:
 
         return asyncio.run(with_database())
 
-    def allowance(self) -> Allowance:
+    def subscribe(self, plan: str) -> None:
+        """Put the organization on another plan."""
+        self.do(lambda db: subscriptions.change(db, self.actor, self.catalogue, plan))
+
+    def connect(self, key: str) -> None:
+        """Give the organization an own key for the provider, or replace it."""
+        ring = KeyRing([Kek.parse(self.here.environment["OWNKEY_VAULT_KEYS"])])
+        row, secret = find("openai"), Secret(key)
+        self.do(lambda db: provider_keys.save(db, ring, self.actor, row, secret, Health.ACTIVE))
+
+    def disconnect(self) -> None:
+        """Remove the own key."""
+        self.do(lambda db: provider_keys.remove(db, self.actor, "openai"))
+
+    def allowance(self, plan: str = "free") -> Allowance:
         """The allowance of this month."""
-        return self.do(lambda db: allowances.current(db, self.actor, self.catalogue["free"]))
+        return self.do(lambda db: allowances.current(db, self.actor, self.catalogue[plan]))
 
     def events(self) -> Sequence[UsageEvent]:
         """All usage events."""
@@ -132,9 +158,10 @@ class Verdict:
 def judge(calls: Sequence[Made], provider: FakeProvider, events: Sequence[UsageEvent]) -> Verdict:
     """Hold every call, its event and the provider's record of it together; a failure where they disagree.
 
-    What the client got whole is charged once and exactly; what was interrupted at least what was delivered (of a
-    killed node: what was delivered until it last noted it), at most what the provider gave and a little, never more
-    than was held, never nothing if the provider worked on it; and there is no event besides.
+    What the client got whole is charged once and exactly, or nothing if it ran on an own key. What was interrupted is
+    charged at least what was delivered (of a killed node: what was delivered until it last noted it), at most what the
+    provider gave and a little, never more than was held, never nothing if the provider worked on it. And there is no
+    event besides.
     """
     received: dict[int, Received] = {}
     for one in provider.requests:
@@ -171,10 +198,12 @@ def _by_call(calls: Sequence[Made], events: Sequence[UsageEvent]) -> Mapping[int
 
 def _judge(call: Made, received: Received | None, event: UsageEvent | None, verdict: Verdict) -> None:
     asked_provider = received is not None and received.accepted
-    exact = received.tokens_in + received.tokens_out if received else 0
+    exact = received.tokens_in + received.tokens_out if received and received.key == PLATFORM_KEY else 0
     if call.whole and call.status == 200:
         assert event is not None
+        assert received is not None
         assert (event.outcome, event.estimated, event.charged_tokens) == ("finished", False, exact)
+        assert (event.billed_to == "allowance") == (received.key == PLATFORM_KEY)
         verdict.whole, verdict.whole_tokens = verdict.whole + 1, verdict.whole_tokens + exact
     elif call.status >= 400:
         assert (event, received) == (None, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tests.fixtures.postgres import PostgresServer
 from tests.gateway.books import Books, judge
 from tests.gateway.installation import Installation, Node
 from tests.gateway.scale import PROVING, scaled
-from tests.gateway.traffic import Made, Traffic, make
+from tests.gateway.traffic import Made, Streams, Traffic, make
 
 OUTAGES = {
     "stopped": scaled(5, 30),
@@ -28,45 +27,9 @@ MORE = 0.3  # for the way there and back, on a machine that does other things as
 FIRST_STREAM, PROBE = 100, 1000  # their clients' numbers
 
 
-class Streams:
-    """Streams of different lengths: some end while the database is away, some after."""
-
-    def __init__(self, nodes: list[Node], provider: FakeProvider, token: str, seconds: float) -> None:
-        self.calls: list[Made] = []
-        self._before = len(provider.requests)
-        self._threads = [
-            threading.Thread(
-                target=lambda *of: self.calls.append(make(*of)),
-                args=(
-                    nodes[number % len(nodes)].url,
-                    token,
-                    FIRST_STREAM + number,
-                    "stream",
-                    int((1 + (seconds + 2) * number / STREAMS) / PAUSE),
-                    PAUSE,
-                ),
-                daemon=True,
-            )
-            for number in range(STREAMS)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def wait_until_all_run(self, provider: FakeProvider) -> None:
-        """Wait until the provider has said something in each."""
-
-        def all_run(provider: FakeProvider) -> bool:
-            running = [one for one in provider.requests[self._before :] if one.stream and one.tokens_out]
-            return sum(int(one.model.partition("-")[2]) >= FIRST_STREAM for one in running) == STREAMS
-
-        provider.wait(all_run, 30)
-
-    def all(self) -> list[Made]:
-        """What became of them."""
-        for thread in self._threads:
-            thread.join(60)
-        assert len(self.calls) == STREAMS
-        return self.calls
+def lengths(seconds: float) -> list[int]:
+    """Tokens of streams of which some end while the database is away for so long, and some after."""
+    return [int((1 + (seconds + 2) * number / STREAMS) / PAUSE) for number in range(STREAMS)]
 
 
 def probe(node: Node, token: str) -> Made:
@@ -99,9 +62,10 @@ def test_the_database_goes_away(
         here.use(own_postgres.url)
         books = Books(here, 10**9)
         with here.nodes(NODES) as nodes:
-            traffic, judged = Traffic([node.url for node in nodes], books.token, 1).begin(6, 0, 2), list[Made]()
+            urls = [node.url for node in nodes]
+            traffic, judged = Traffic(urls, books.token, 1).begin(6, 0, 2), list[Made]()
             for how, seconds in OUTAGES.items():
-                streams = Streams(nodes, provider, books.token, seconds)
+                streams = Streams(urls, books.token, FIRST_STREAM, lengths(seconds), PAUSE)
                 streams.wait_until_all_run(provider)
                 refused = []
                 with own_postgres.away(how):
@@ -111,7 +75,7 @@ def test_the_database_goes_away(
                         time.sleep(0.2)
                     health = {(node.status("ready"), node.status("live")) for node in nodes}
                 served, took = wait_for_the_return(nodes, books.token)
-                calls = streams.all()
+                calls = streams.end()
                 judged += [*refused, *served, *calls]
                 told = max(one.ended - one.began for one in refused)
                 with capsys.disabled():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
 
+from tests.fakes.provider import FakeProvider
 from tests.gateway.wire import Wire, chat, post
 
 CHAT = "/openai/v1/chat/completions"
@@ -104,6 +105,42 @@ def _read(wire: Wire, made: Made, kind: Kind, leave_after: int) -> None:
             made.left = True
             return
     made.whole = not made.code
+
+
+class Streams:
+    """Streams that run at the same time, each of a client of its own."""
+
+    def __init__(self, urls: Sequence[str], token: str, slot: int, lengths: Sequence[int], pause: float) -> None:
+        """Begin them; ``slot`` is the first client's, ``lengths`` are tokens."""
+        self.calls: list[Made] = []
+        self._slots, self._began = range(slot, slot + len(lengths)), time.time()
+
+        def stream(number: int) -> None:
+            self.calls.append(make(urls[number % len(urls)], token, slot + number, "stream", lengths[number], pause))
+
+        self._threads = [threading.Thread(target=stream, args=(number,), daemon=True) for number in range(len(lengths))]
+        for thread in self._threads:
+            thread.start()
+
+    def wait_until_all_run(self, provider: FakeProvider) -> None:
+        """Wait until the provider has said something in each; a failure if one is refused."""
+
+        def all_run(provider: FakeProvider) -> bool:
+            assert [call for call in list(self.calls) if call.status != 200] == []
+            return set(self._slots) <= {
+                int(one.model.removeprefix("gpt-"))
+                for one in provider.requests
+                if one.tokens_out and one.stream and one.at >= self._began
+            }
+
+        provider.wait(all_run, 30)
+
+    def end(self) -> list[Made]:
+        """Wait for the end of all; what became of them."""
+        for thread in self._threads:
+            thread.join(_PATIENCE_SECONDS)
+        assert len(self.calls) == len(self._slots)
+        return self.calls
 
 
 class Traffic:
