@@ -28,7 +28,7 @@ def test_the_plan_changes_while_streams_run(tmp_path: Path) -> None:
                 return calls[-1]
 
             calls: list[Made] = []
-            streams = Streams([node.url], books.token, 0, [TOKENS] * 20, PAUSE)
+            streams = Streams([node.url], books.token, 0, [TOKENS // 2] * 20, PAUSE)
             streams.wait_until_all_run(provider)
             assert call().status == 200
             before = books.events()

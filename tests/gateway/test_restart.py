@@ -16,7 +16,7 @@ from tests.gateway.installation import Installation, Node
 from tests.gateway.scale import PROVING, scaled
 from tests.gateway.traffic import Made, Traffic, make
 
-NODES, ROUNDS, STREAMS = 4, scaled(1, 25), scaled(40, 100)
+NODES, ROUNDS, STREAMS = 4, scaled(1, 25), scaled(24, 100)
 LONGEST_SECONDS = 1.5
 AT_ONCE_SECONDS = 10  # far less than the time to drain, and than the stream takes
 
