@@ -1,4 +1,4 @@
-"""Several processes on one PostgreSQL: the allowance is never overspent, and a replaced key is never used again."""
+"""The allowance is never overspent, by one process or several on one PostgreSQL; a replaced key is never used again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import pytest
 from sqlalchemy import URL
 
 from tests.fakes.provider import FakeProvider
+from tests.gateway.books import Books
 from tests.gateway.installation import Installation
 from tests.gateway.wire import Wire, chat, post
 
 CHAT = "/openai/v1/chat/completions"
-ROOM = 40
+ROOM, CEILING = 40, len(json.dumps(chat(max_tokens=100))) + 100
+USABLE = 0.98
 
 
 def call(url: str, token: str) -> int:
@@ -26,34 +28,39 @@ def call(url: str, token: str) -> int:
         return wire.reply().status
 
 
+def test_one_node_admits_what_there_is_room_for(tmp_path: Path) -> None:
+    """Of 200 calls at once as many are admitted as there is room for; what they did not use can all be used."""
+    with FakeProvider() as provider:
+        here = Installation(tmp_path, provider)
+        books = Books(here, ROOM * CEILING)
+        with here.nodes(1) as (node,):
+            _fill(provider, books, node.url)
+
+
 @pytest.mark.postgres
 @pytest.mark.timeout(180)
 def test_workers_share_one_truth(postgres_url: URL, tmp_path: Path) -> None:
-    """Of 200 calls at once as many are admitted as there is room for; a key that was replaced is never used again."""
+    """The same of four processes on one PostgreSQL; and a key that was replaced is never used again by any."""
     with FakeProvider() as provider:
         here = Installation(tmp_path, provider)
-        ceiling = len(json.dumps(chat(max_tokens=100))) + 100
-        plans = tmp_path / "room.toml"
-        plans.write_text(f'[plans.free]\nname = "Free"\nmonthly_tokens = {ROOM * ceiling}\napi_access = true\n')
-        here.environment |= {
-            "OWNKEY_DATABASE_URL": postgres_url.render_as_string(hide_password=False),
-            "OWNKEY_VAULT_KEYS": here.run("vault", "new-key").split()[-1],
-            "OWNKEY_PLATFORM_KEY_OPENAI": "sk-platform-0123456789-abcdefghijklmnop",
-            "OWNKEY_PLANS_FILE": str(plans),
-            "OWNKEY_METRICS_ADDRESS": "",
-        }
-        here.run("migrate")
-        slug = json.loads(here.run("organizations", "create", "Acme", "--owner", "owner@acme.test", "--json"))["slug"]
-        token = json.loads(here.run("tokens", "create", slug, "--name", "program", "--json"))["token"]
-        with here.workers(3) as url:
-            statuses = _at_once(provider, url, token)
-            assert statuses == {200: ROOM, 429: 200 - ROOM}
-            usage = json.loads(here.run("usage", slug, "--json"))
-            tokens = provider.totals()
-            assert (usage["used"], usage["reserved"]) == (sum(tokens), 0)
-            assert json.loads(here.run("ledger", "verify", "--json"))["differences"] == []
+        here.use(postgres_url)
+        books = Books(here, ROOM * CEILING)
+        with here.workers(4) as url:
+            _fill(provider, books, url)
             for number in range(3):
-                _replace_under_load(here, provider, slug, token, f"sk-own-{number}-0123456789-abcdefghijkl")
+                _replace_under_load(here, provider, books, f"sk-own-{number}-0123456789-abcdefghijkl")
+
+
+def _fill(provider: FakeProvider, books: Books, url: str) -> None:
+    assert _at_once(provider, url, books.token) == {200: ROOM, 429: 200 - ROOM}
+    allowance = books.allowance()
+    assert (allowance.used, allowance.reserved) == (sum(provider.totals()), 0)
+    provider.script(tokens=100)
+    while call(url, books.token) == 200:
+        pass
+    allowance = books.allowance()
+    assert allowance.granted * USABLE <= allowance.used == sum(provider.totals()) <= allowance.granted
+    books.balance()
 
 
 def _at_once(provider: FakeProvider, url: str, token: str) -> dict[int, int]:
@@ -69,17 +76,17 @@ def _at_once(provider: FakeProvider, url: str, token: str) -> dict[int, int]:
     return dict(Counter(statuses))
 
 
-def _replace_under_load(here: Installation, provider: FakeProvider, slug: str, token: str, key: str) -> None:
+def _replace_under_load(here: Installation, provider: FakeProvider, books: Books, key: str) -> None:
     stop = threading.Event()
 
     def load() -> None:
         while not stop.is_set():
-            call(f"http://127.0.0.1:{here.port}", token)
+            call(f"http://127.0.0.1:{here.port}", books.token)
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
         thread.start()
-    here.run("keys", "set", slug, "openai", "--unchecked", "--json", text=key)
+    here.run("keys", "set", books.slug, "openai", "--unchecked", "--json", text=key)
     replied = time.monotonic()
     time.sleep(0.5)
     stop.set()

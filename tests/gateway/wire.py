@@ -68,14 +68,22 @@ class Wire:
         """The next line, without its end; ``ConnectionError`` if there is none."""
         return self._until(b"\r\n")
 
-    def reply(self, *, headless: bool = False) -> Reply:
-        """The next reply, framed by its own head; ``headless`` for HEAD."""
+    def head(self) -> Reply:
+        """The head of the next reply, as a reply without a body; ``ConnectionError`` if there is none."""
         head = self._until(b"\r\n\r\n").split(b"\r\n")
-        status = int(head[0].split()[1])
         headers = {}
         for line in head[1:]:
             name, _, value = line.partition(b":")
             headers[name.decode().lower()] = value.strip().decode()
+        return Reply(int(head[0].split()[1]), headers, b"")
+
+    def reply(self, *, headless: bool = False) -> Reply:
+        """The next reply, framed by its own head; ``headless`` for HEAD."""
+        return self.body_of(self.head(), headless=headless)
+
+    def body_of(self, head: Reply, *, headless: bool = False) -> Reply:
+        """The reply whose head has been read, with its body."""
+        status, headers = head.status, head.headers
         if headless or status in (204, 304):
             return Reply(status, headers, b"")
         if headers.get("transfer-encoding") == "chunked":

@@ -6,7 +6,7 @@ arithmetic decides each admission exactly, in order; what is written in the end 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,12 @@ _NO_HOLD = Hold(0, None)
 
 @dataclass(frozen=True, slots=True)
 class Reap:
-    """Settle the reservations whose lease ran out: their node died."""
+    """Settle the reservations whose lease ran out: their node died.
+
+    ``is_wanted`` is asked when it is about to be done, which may be long after it was asked for.
+    """
+
+    is_wanted: Callable[[], bool]
 
 
 Command = Admit | CurrentKey | Settle | Release | Renew | Reap
@@ -93,7 +98,8 @@ class Batch:
             self._renew(of[Renew])
             # A settlement that is here takes its reservation before the reaper looks for dead nodes' ones.
             taken = {row.request_id: row for row in self.store.take_reservations(asked)} if asked else {}
-            reaped = self.store.take_expired(self.moment.now_ms) if of[Reap] else ()
+            wanted = any(command.is_wanted() for command in of[Reap])
+            reaped = self.store.take_expired(self.moment.now_ms) if wanted else ()
             late = self._late(settles, releases, taken)
             callers = self._callers_of(admits)
             self._read_keys({(c.organization_id, c.provider) for c in of[CurrentKey]})

@@ -137,11 +137,16 @@ class Writer:
         """Nobody waits for this answer."""
 
     async def reap(self) -> int:
-        """Settle reservations whose node died; returns how many. Raises ``Unavailable``."""
+        """Settle reservations whose node died; returns how many. Raises ``Unavailable``.
+
+        Never in the batch that finds the database back: live calls must renew their leases first.
+        """
+        if self.down:
+            raise _away()
         if self._loop.time() < self._reap_after:
             return 0
         future: asyncio.Future[int] = self._loop.create_future()
-        self._ask(Reap(), Writer._reaped, future)
+        self._ask(Reap(lambda: not self.down), Writer._reaped, future)
         return await future
 
     def _reaped(self, command: Command, future: asyncio.Future[int], outcome: Done) -> None:
@@ -168,8 +173,13 @@ class Writer:
         if future in self._turns:
             self._turns.remove(future)
         elif not future.cancelled() and future.exception() is None:
-            self._busy = False
-            self._go_on()
+            if self._watch is not None:
+                self._watch.cancel()
+            if self.down:
+                self._probe()
+            else:
+                self._busy = False
+                self._go_on()
 
     # The queue
 
@@ -194,6 +204,9 @@ class Writer:
             turn = self._turns.pop(0)
             if not turn.done():
                 self._busy = True
+                # A change in a database that hangs holds callers up as a batch would: no longer than that.
+                self._in_flight = []
+                self._watch = self._loop.call_later(_PATIENCE_SECONDS, self._give_up)
                 turn.set_result(None)
                 return
         if self._waiting:
@@ -213,6 +226,7 @@ class Writer:
         """The database hangs: tell everybody who waits that it is away. What was sent to it may still be done."""
         self.down = True
         log.warning("the database does not answer")
+        self._refuse_turns()
         # The same list that _finish gets: who was answered here is not answered there again.
         self._in_flight[:] = [self._answered_early(*waiting) for waiting in self._in_flight]
         waiting, self._waiting = self._waiting, []
@@ -304,14 +318,17 @@ class Writer:
             except Exception:  # one client's failure must not leave the others of its batch unanswered
                 log.exception("an answer could not be delivered")
         if failed:
-            while self._turns:
-                turn = self._turns.pop()
-                if not turn.done():
-                    turn.set_exception(_away())
+            self._refuse_turns()
             self._loop.call_later(_PROBE_SECONDS, self._probe)
             return
         self._busy = False
         self._go_on()
+
+    def _refuse_turns(self) -> None:
+        while self._turns:
+            turn = self._turns.pop()
+            if not turn.done():
+                turn.set_exception(_away())
 
     def _probe(self) -> None:
         self._waiting.append((Renew("", 0), Writer._renewed, None))

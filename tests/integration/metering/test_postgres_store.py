@@ -123,7 +123,7 @@ async def test_every_statement_finds_its_rows_by_a_key(database: Database, postg
             assert len(running) == 3
             node.run(*[desk.settlement(one, 10) for one in running[:2]])
             await desk.expire_leases()
-            node.run(Reap())
+            node.run(Reap(lambda: True))
             node.run(Release(running[2].request_id), desk.command())
             node.run(desk.command())
             async with database.transaction() as tx:
@@ -283,7 +283,7 @@ async def test_nodes_never_wait_for_each_other(database: Database, postgres_url:
                 if turn % 3 == 0:
                     commands += [Renew(one.request_id, 3) for one in running]
                 if turn % 3 == 1:
-                    commands.append(Reap())
+                    commands.append(Reap(lambda: True))
                 new = admitted(_insist(node, [*commands, *[desk.command() for desk in asking]]))
                 assert len(new) == len(asking)
                 running += new
@@ -305,7 +305,7 @@ async def test_nodes_never_wait_for_each_other(database: Database, postgres_url:
             await asyncio.gather(*[asyncio.to_thread(work, node, seed) for seed, node in enumerate((one, two, three))])
             ended.set()
             await changes
-            await asyncio.to_thread(one.run, Reap())
+            await asyncio.to_thread(one.run, Reap(lambda: True))
         assert [(await desk.balance())[2] for desk in desks] == [0] * 5
         assert await ledger.verify(database) == []
 

@@ -68,7 +68,7 @@ async def test_a_limit_counts_what_was_made_on_another_node(database: Database) 
         assert await _written(database) < 5
         await desk.subscribe("limited")
         other.copies.uses._swept_ms -= 5_000  # as if some seconds had passed
-        await other.run(Reap())
+        await other.run(Reap(lambda: True))
         assert sum(_admitted(await asyncio.gather(*[desk.ask() for _ in range(4)]))) == 2
         other.store.close()
 
@@ -85,7 +85,7 @@ async def test_a_batch_that_fails_keeps_what_was_kept(database: Database) -> Non
             await node.run(desk.command())
         node.store = store
         node.copies.uses.leave_nothing()
-        await node.run(Reap())
+        await node.run(Reap(lambda: True))
         assert await _written(database) == 3
         node.store.close()
 

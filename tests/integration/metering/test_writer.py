@@ -1,0 +1,72 @@
+"""The writer while the database hangs, in a batch or in a change: who is told what, and what is left undone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+
+from ownkey.db.engine import Database
+from ownkey.errors import Unavailable
+from ownkey.metering.postgres_store import FACTS_LOCK
+from ownkey.metering.reservations import Admission
+from tests.integration.metering.desk import open_desk
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_change_that_hangs_holds_up_nobody(database: Database) -> None:
+    """While a change does not end, calls and other changes are told that the database is away; then all is served."""
+    async with open_desk(database) as desk:
+        running = await desk.admitted()
+
+        async def change() -> None:
+            async with desk.writer.turn():
+                pass
+
+        async with desk.writer.turn():
+            other = asyncio.create_task(change())
+            assert isinstance(await desk.ask(), Unavailable)
+            with pytest.raises(Unavailable):
+                await other
+            assert isinstance(await desk.ask(), Unavailable)
+            await desk.settle(running, output=50)  # is told at once, and written when it can be
+        while desk.writer.down:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await change()
+        assert isinstance(await desk.ask(), Admission)
+        assert (await desk.balance())[1] == 150
+
+
+async def test_a_change_is_made_between_batches(database: Database) -> None:
+    """What is asked during a change is answered after it, and one that ends in time holds nobody up for long."""
+    async with open_desk(database) as desk:
+        async with desk.writer.turn():
+            asked = asyncio.create_task(desk.ask())
+            await asyncio.sleep(0.05)
+            assert not asked.done()
+        assert isinstance(await asked, Admission)
+        assert not desk.writer.down
+
+
+async def test_nobody_is_taken_for_dead_because_the_database_hung(database: Database) -> None:
+    """The reaper that hung, or is asked for meanwhile, leaves alone those who could not renew their leases."""
+    other = Database(database.url)
+    async with open_desk(database) as desk:
+        running = await desk.admitted()
+        await desk.expire_leases()
+        async with other.transaction() as tx:  # which locks every batch out
+            if other.dialect == "postgresql":
+                await tx.execute(text(f"SELECT pg_advisory_xact_lock({FACTS_LOCK})"))
+            with pytest.raises(Unavailable):
+                await desk.writer.reap()
+            with pytest.raises(Unavailable):
+                await desk.writer.reap()
+        while desk.writer.down:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert await desk.writer.reap() == 0
+        assert (await desk.balance())[2] == running.reserved
+        await desk.settle(running, output=50)
+        assert (await desk.balance())[1:] == (150, 0)
+    await other.close()
