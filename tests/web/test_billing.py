@@ -42,7 +42,7 @@ async def test_what_tokens_count(client_for: Callable[[str], Browser], node: Nod
     weighed = {"cached_input": 0.1, "gpt-5*": {"output": 4}}
     changed = node.catalogue["professional"].model_copy(update={"weights": weighed})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(node.catalogue, "professional", changed)  # type: ignore[arg-type]
+        patch.setitem(node.catalogue, "professional", changed)
         page = await client_for("owner").page(PATH)
     assert "but on this plan: cached input counts 0.1; gpt-5*: output counts 4." in page.text
     assert "One token counts as one, but – – cached input counts 0.1; gpt-5*: output counts 4 –" in page.text

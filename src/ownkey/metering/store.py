@@ -110,7 +110,7 @@ RESERVATION_COLUMNS = (
 )
 # The plan is the organization's now: a reservation does not keep what tokens counted when it was made.
 EXPIRED_COLUMNS = (
-    f"{RESERVATION_COLUMNS}, "
+    f"{RESERVATION_COLUMNS}, "  # noqa: S608
     "(SELECT plan FROM subscriptions WHERE subscriptions.organization_id = reservations.organization_id)"
 )
 CALLER_COLUMNS = (

@@ -168,7 +168,7 @@ async def test_a_month_of_many_calls_is_counted_in_parts(database: Database) -> 
         await desk.add_key()
         async with database.transaction() as tx:
             await tx.exec_driver_sql(
-                f"INSERT INTO usage_events ({columns}) {numbers} SELECT 'req_' || i, '{desk.organization_id}', "  # noqa: S608
+                f"INSERT INTO usage_events ({columns}) {numbers} SELECT 'req_' || i, '{desk.organization_id}', "
                 f"'{desk.workspace_id}', '{clock.period_of(clock.now())}', 'openai', 'm', 'openai', 'own_key', "
                 f"'{desk.user_id}', 0, 0, 0, 0, 0, 1, false, 'finished', 0, 0 FROM n"
             )

@@ -68,7 +68,7 @@ def is_free(plan: Plan) -> bool:
 
 
 def unusual_counts(plan: Plan) -> list[str]:
-    """What counts otherwise than one token as one, in words: ``cached input counts 0.1``, ``gpt-5*: output counts 4``."""
+    """What counts otherwise than one token as one, such as ``cached input counts 0.1``, ``gpt-5*: output counts 4``."""
     words = []
     for name, weight in plan.weights.items():
         of_model = isinstance(weight, Mapping)
