@@ -51,7 +51,14 @@ class Link:
         address = url.set(drivername="postgresql").render_as_string(hide_password=False)
         try:
             self._driver = psycopg.connect(
-                address, autocommit=True, application_name="ownkey metering", client_encoding="utf8", **CONNECT_OPTIONS
+                address,
+                autocommit=True,
+                application_name="ownkey metering",
+                client_encoding="utf8",
+                # The driver would prepare what it is asked for the sixth time, and after a rollback have the server
+                # forget all that is prepared, ours included.
+                prepare_threshold=None,
+                **CONNECT_OPTIONS,
             )
             for settings in _SETTINGS:
                 self._driver.execute(settings)

@@ -204,9 +204,11 @@ class Writer:
             turn = self._turns.pop(0)
             if not turn.done():
                 self._busy = True
-                # A change in a database that hangs holds callers up as a batch would: no longer than that.
                 self._in_flight = []
-                self._watch = self._loop.call_later(_PATIENCE_SECONDS, self._give_up)
+                if self._store is not None and not self._store.is_local:
+                    # A change in a database that hangs holds callers up as a batch would: no longer than that. One in
+                    # a file has nobody to hang with but this machine's disk, and is worth the wait for a turn's end.
+                    self._watch = self._loop.call_later(_PATIENCE_SECONDS, self._give_up)
                 turn.set_result(None)
                 return
         if self._waiting:

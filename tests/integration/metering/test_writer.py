@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
 from ownkey.db.engine import Database
 from ownkey.errors import Unavailable
@@ -16,8 +16,10 @@ from tests.integration.metering.desk import open_desk
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_change_that_hangs_holds_up_nobody(database: Database) -> None:
+@pytest.mark.postgres
+async def test_a_change_that_hangs_holds_up_nobody(postgres_url: URL) -> None:
     """While a change does not end, calls and other changes are told that the database is away; then all is served."""
+    database = Database(postgres_url)
     async with open_desk(database) as desk:
         running = await desk.admitted()
 
@@ -37,6 +39,19 @@ async def test_a_change_that_hangs_holds_up_nobody(database: Database) -> None:
         await change()
         assert isinstance(await desk.ask(), Admission)
         assert (await desk.balance())[1] == 150
+    await database.close()
+
+
+async def test_a_slow_disk_is_waited_for(sqlite_url: URL) -> None:
+    """A change in a file that takes longer than a batch may refuses nobody: who asks meanwhile is answered after it."""
+    database = Database(sqlite_url)
+    async with open_desk(database) as desk:
+        async with desk.writer.turn():
+            asked = asyncio.create_task(desk.ask())
+            await asyncio.sleep(1.3)
+            assert not asked.done()
+        assert isinstance(await asked, Admission)
+    await database.close()
 
 
 async def test_a_change_is_made_between_batches(database: Database) -> None:
