@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 _PROBE_SECONDS = 0.5
 # How long callers wait for a batch before they are told that the database is away.
 _PATIENCE_SECONDS = 1.0
+# The same for a change on PostgreSQL: it may have to wait for the batches of other, busy nodes.
+_PATIENCE_WITH_CHANGES = 3.0
 # How long a change may hold up the batches.
 _TURN_SECONDS = 5.0
 OnAdmit = Callable[[Admission | OwnkeyError], None]
@@ -206,9 +208,8 @@ class Writer:
                 self._busy = True
                 self._in_flight = []
                 if self._store is not None and not self._store.is_local:
-                    # A change in a database that hangs holds callers up as a batch would: no longer than that. One in
-                    # a file has nobody to hang with but this machine's disk, and is worth the wait for a turn's end.
-                    self._watch = self._loop.call_later(_PATIENCE_SECONDS, self._give_up)
+                    # A change in a file has nobody to wait for but this machine's disk: it has its whole turn.
+                    self._watch = self._loop.call_later(_PATIENCE_WITH_CHANGES, self._give_up)
                 turn.set_result(None)
                 return
         if self._waiting:
