@@ -160,8 +160,7 @@ class Exchange:
         """Nothing was sent, and nothing can be: the allowance may serve the call in an outage."""
         assert self._admission is not None
         error = self._relay.unreached(self.call.provider, self._admission.key, failure)
-        then = self._relay.unless(self, self._admission, reason_unreached(failure), lambda: self._release(error))
-        then()
+        self._relay.unless(self, self._admission, reason_unreached(failure), lambda: self._release(error))()
 
     def _send(self, connection: Connection) -> None:
         assert self._admission is not None

@@ -15,13 +15,7 @@ from starlette.types import Receive, Scope, Send
 from ownkey.accounts import conversations
 from ownkey.accounts.conversations import Conversation
 from ownkey.accounts.sessions import SignedIn
-from ownkey.errors import (
-    AllowanceExhausted,
-    InvalidRequest,
-    OwnkeyError,
-    ProviderKeyRejected,
-    ProviderNotAvailable,
-)
+from ownkey.errors import AllowanceExhausted, InvalidRequest, OwnkeyError, ProviderKeyRejected, ProviderNotAvailable
 from ownkey.gateway.chat import Chat, open_chat
 from ownkey.gateway.dialects.dialect import Message
 from ownkey.web import errors, forms, session, standing

@@ -71,10 +71,8 @@ def unusual_counts(plan: Plan) -> list[str]:
     """What counts otherwise than one token as one, such as ``cached input counts 0.1``, ``gpt-5*: output counts 4``."""
     words = []
     for name, weight in plan.weights.items():
-        of_model = isinstance(weight, Mapping)
-        for kind, times in weight.items() if isinstance(weight, Mapping) else ((name, weight),):
-            prefix = f"{name}: " if of_model else ""
-            words.append(f"{prefix}{kind.replace('_', ' ')} counts {times:g}")
+        whose, kinds = (f"{name}: ", weight) if isinstance(weight, Mapping) else ("", {name: weight})
+        words += [f"{whose}{kind.replace('_', ' ')} counts {times:g}" for kind, times in kinds.items()]
     return words
 
 
