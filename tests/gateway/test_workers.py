@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,10 @@ ROOM, CEILING = 40, len(json.dumps(chat(max_tokens=100))) + 100
 USABLE = 0.98
 
 
-def call(url: str, token: str) -> int:
+def call(url: str, token: str, **members: str) -> int:
     """One small call on a connection of its own, so that any of the workers may get it: its status."""
     with Wire(url) as wire:
-        wire.send(post(CHAT, token, chat(max_tokens=100)))
+        wire.send(post(CHAT, token, {**chat(max_tokens=100), **members}))
         return wire.reply().status
 
 
@@ -77,13 +78,17 @@ def _at_once(provider: FakeProvider, url: str, token: str) -> dict[int, int]:
 
 
 def _replace_under_load(here: Installation, provider: FakeProvider, books: Books, key: str) -> None:
-    stop = threading.Event()
+    stop, began = threading.Event(), dict[str, float]()
 
-    def load() -> None:
-        while not stop.is_set():
-            call(f"http://127.0.0.1:{here.port}", books.token)
+    def load(thread: int) -> None:
+        for number in count():
+            if stop.is_set():
+                break
+            model = f"{key}-{thread}-{number}"  # tells the provider's record of the call which one it was
+            began[model] = time.monotonic()
+            call(f"http://127.0.0.1:{here.port}", books.token, model=model)
 
-    threads = [threading.Thread(target=load) for _ in range(4)]
+    threads = [threading.Thread(target=load, args=(thread,)) for thread in range(4)]
     for thread in threads:
         thread.start()
     here.run("keys", "set", books.slug, "openai", "--unchecked", "--json", text=key)
@@ -92,6 +97,6 @@ def _replace_under_load(here: Installation, provider: FakeProvider, books: Books
     stop.set()
     for thread in threads:
         thread.join()
-    after = [one for one in provider.requests if one.monotonic > replied]
+    after = [one for one in provider.requests if began.get(one.model, 0) > replied]
     assert len(after) > 10
     assert {one.key for one in after} == {key}
