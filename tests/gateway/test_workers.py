@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.fakes.provider import FakeProvider
+from tests.fakes.record import Received
 from tests.gateway.books import Books
 from tests.gateway.installation import Installation
 from tests.gateway.wire import Wire, chat, post
@@ -93,10 +94,12 @@ def _replace_under_load(here: Installation, provider: FakeProvider, books: Books
         thread.start()
     here.run("keys", "set", books.slug, "openai", "--unchecked", "--json", text=key)
     replied = time.monotonic()
-    time.sleep(0.5)
+
+    def after(provider: FakeProvider) -> list[Received]:
+        return [one for one in provider.requests if began.get(one.model, 0) > replied]
+
+    provider.wait(lambda p: len(after(p)) > 20, timeout=30)
     stop.set()
     for thread in threads:
         thread.join()
-    after = [one for one in provider.requests if began.get(one.model, 0) > replied]
-    assert len(after) > 10
-    assert {one.key for one in after} == {key}
+    assert {one.key for one in after(provider)} == {key}
