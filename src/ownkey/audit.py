@@ -155,7 +155,7 @@ async def verify(db: Database) -> tuple[int, int | None]:
     A deleted entry shows at the one after it; the last one, by the note of where the chain ends.
     """
     good, previous = 0, _START
-    async with db.read() as tx:
+    async with db.read(at_leisure=True) as tx:
         end = (await tx.execute(select(audit_end.c.entry_id, audit_end.c.hash))).one()
         rows = await tx.stream(select(audit_entries).order_by(audit_entries.c.id))
         try:

@@ -99,7 +99,7 @@ class Oracle:
         self._balances: dict[tuple[str, str], Balance] = {}
         self._open: dict[str, Open] = {}
         self._used: dict[tuple[str, str], int] = {}
-        # By the events alone, of the allowance and on own keys: what caps count.
+        # By events and corrections, of the allowance and on own keys: what caps count.
         self._made: dict[tuple[str, str, str], int] = {}
         self._notes: dict[tuple[str, int], int] = {}
         self._logged = 0
@@ -249,8 +249,7 @@ class Oracle:
             self.blame(f"I9: {event.request_id} of {request.admitted_in} was charged in {event.period}")
         self._grow(event.organization_id, event.period, event.charged_tokens)
         counted = event.charged_tokens if event.billed_to == "allowance" else event.input_tokens + event.output_tokens
-        made = (event.organization_id, event.period, event.billed_to)
-        self._made[made] = self._made.get(made, 0) + counted
+        self._make(event.organization_id, event.period, event.billed_to, counted)
         if event.organization_id != request.organization_id:
             self.blame(f"I8: {event.request_id} was charged to another organization")
         if event.outcome == "abandoned":
@@ -266,10 +265,15 @@ class Oracle:
         if adjustment.period != request.admitted_in:
             self.blame(f"I9: the correction of {adjustment.request_id} is in {adjustment.period}")
         self._grow(adjustment.organization_id, adjustment.period, -adjustment.tokens)
+        self._make(adjustment.organization_id, adjustment.period, "allowance", -adjustment.tokens)
 
     def _grow(self, organization_id: str, period: str, tokens: int) -> None:
         key = (organization_id, period)
         self._used[key] = self._used.get(key, 0) + tokens
+
+    def _make(self, organization_id: str, period: str, billed_to: str, tokens: int) -> None:
+        key = (organization_id, period, billed_to)
+        self._made[key] = self._made.get(key, 0) + tokens
 
     def _ended(self, request: Request, event: Event) -> None:
         """I4, I5, I6: an event of a call that its node saw end."""

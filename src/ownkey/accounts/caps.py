@@ -14,7 +14,7 @@ from ownkey.accounts.places import actor_in, require
 from ownkey.changes import perform
 from ownkey.db.engine import Database, Transaction
 from ownkey.db.tables import memberships, organizations, usage_events
-from ownkey.db.usage_tables import caps
+from ownkey.db.usage_tables import CHARGED, caps, corrected_events
 from ownkey.errors import Forbidden, InvalidRequest, NotFound
 
 Scope = Literal["member", "workspace"]
@@ -112,13 +112,17 @@ async def _used(tx: Transaction, actor: Actor, row: Any) -> tuple[int, int]:
     on_own_key = case(
         (usage_events.c.billed_to == "own_key", usage_events.c.input_tokens + usage_events.c.output_tokens), else_=0
     )
-    query = select(
-        cast(func.coalesce(func.sum(usage_events.c.charged_tokens), 0), BigInteger),
-        cast(func.coalesce(func.sum(on_own_key), 0), BigInteger),
-    ).where(
-        usage_events.c.organization_id == actor.organization_id,
-        usage_events.c.period == clock.period_of(clock.now()),
-        subject == row.subject_id,
+    query = (
+        select(
+            cast(func.coalesce(func.sum(CHARGED), 0), BigInteger),
+            cast(func.coalesce(func.sum(on_own_key), 0), BigInteger),
+        )
+        .select_from(corrected_events)
+        .where(
+            usage_events.c.organization_id == actor.organization_id,
+            usage_events.c.period == clock.period_of(clock.now()),
+            subject == row.subject_id,
+        )
     )
     found = (await tx.execute(query)).one()
     return found[0], found[1]

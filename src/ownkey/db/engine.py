@@ -91,13 +91,18 @@ class Database:
                         yield connection
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """One consistent view, for reading only. Raises ``Unavailable`` without a database."""
+    async def read(self, *, at_leisure: bool = False) -> AsyncIterator[AsyncConnection]:
+        """One consistent view, for reading only. Raises ``Unavailable`` without a database.
+
+        ``at_leisure`` is for an operator's command that reads everything there is, however long that takes.
+        """
         with _translated():
             async with self.engine.connect() as connection:
                 if self.dialect == "postgresql":
                     await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 async with connection.begin():
+                    if at_leisure and self.dialect == "postgresql":
+                        await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                     yield connection
 
     async def empty_log(self) -> None:

@@ -4,9 +4,21 @@ served because an own key could not.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text, false
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    false,
+    func,
+)
 
-from ownkey.db.tables import metadata
+from ownkey.db.tables import ledger_entries, metadata, usage_events
 from ownkey.db.utc_time import UtcTime
 
 # The primary key makes an alert one: whichever node inserts the row has found it.
@@ -97,3 +109,18 @@ caps = Table(
     CheckConstraint("allowance_tokens >= 0 AND own_key_tokens >= 0", name="tokens"),
     CheckConstraint("allowance_tokens IS NOT NULL OR own_key_tokens IS NOT NULL", name="some"),
 )
+
+# What caps count beside the events.
+Index(
+    "ix_ledger_entries_adjustments",
+    ledger_entries.c.organization_id,
+    ledger_entries.c.period,
+    sqlite_where=ledger_entries.c.kind == "adjustment",
+)
+
+# Events with what a late settlement has corrected, of a call that was taken for abandoned; and what each was charged.
+corrected_events = usage_events.outerjoin(
+    ledger_entries,
+    (ledger_entries.c.request_id == usage_events.c.request_id) & (ledger_entries.c.kind == "adjustment"),
+)
+CHARGED = usage_events.c.charged_tokens - func.coalesce(ledger_entries.c.tokens, 0)

@@ -13,7 +13,7 @@ from typing import Any
 from ownkey.errors import NotAuthenticated, OwnkeyError, Unavailable
 from ownkey.metering.balances import Balance
 from ownkey.metering.callers import not_on_allowance, refusal_of
-from ownkey.metering.capped import Capped
+from ownkey.metering.capped import Capped, tokens_used
 from ownkey.metering.copies import Copies, Known
 from ownkey.metering.fallbacks import Taken
 from ownkey.metering.reservations import (
@@ -66,6 +66,7 @@ class Batch:
         self.events: list[tuple[object, ...]] = []
         self.own_key_events: list[Settle] = []
         self.entries: list[EntryRow] = []
+        self.corrections: list[tuple[AbandonedRow, int]] = []
         self.requests: dict[str, int] = {}
         self.made: dict[str, Made] = {}
         self.capped: Capped | None = None
@@ -205,6 +206,7 @@ class Batch:
             difference = charged - row.charged_tokens
             balance = self.balances[row.organization_id, row.period]
             balance.settle(0, difference)
+            self.corrections.append((row, difference))
             self._enter(balance, "adjustment", -difference, row.request_id, "late settlement")
 
     def _callers_of(self, admits: Sequence[Admit]) -> list[Known | None]:
@@ -307,7 +309,8 @@ class Batch:
     def _caps(self) -> Capped:
         """To be asked when all settlements are done."""
         if self.capped is None:
-            self.capped = Capped(self.store, self.copies.tallies, self.moment, self.events, self.own_key_events)
+            used = tokens_used(self.events, self.own_key_events, self.corrections)
+            self.capped = Capped(self.store, self.copies.tallies, self.moment, used)
         return self.capped
 
     def _reserve(self, command: Admit, row: CallerRow, tokens: int) -> None:

@@ -9,7 +9,7 @@ from ownkey import clock
 from ownkey.errors import CapReached, OwnkeyError, Unavailable
 from ownkey.metering.reservations import Admit, Hold, hold_for, until_reset
 from ownkey.metering.settlement import Settle
-from ownkey.metering.store import CallerRow, Moment, Rows, Store
+from ownkey.metering.store import AbandonedRow, CallerRow, Moment, Rows, Store
 from ownkey.metering.tallies import Tally
 from ownkey.token_weights import TokenWeights
 
@@ -37,23 +37,42 @@ class Tallies:
             self.of.clear()
 
 
-class Capped:
-    """The capped callers of one batch; ``events`` and ``own_key_events`` are those that it has still to write."""
+class TokensUsed(NamedTuple):
+    """What one call took of the allowance and on an own key, for whom, where and in which month."""
 
-    def __init__(
-        self, store: Store, tallies: Tallies, moment: Moment, events: Rows, own_key_events: Sequence[Settle]
-    ) -> None:
+    organization_id: str
+    user_id: str | None
+    workspace_id: str
+    period: str
+    allowance: int
+    own_key: int
+
+
+def tokens_used(
+    events: Rows, own_key_events: Sequence[Settle], corrections: Sequence[tuple[AbandonedRow, int]]
+) -> Sequence[TokensUsed]:
+    """What a batch has settled and still has to write: events as their rows, and what late ones take beyond theirs."""
+    used = [
+        TokensUsed(e.organization_id, e.user_id, e.workspace_id, e.period, 0, e.input_tokens + e.output_tokens)
+        for e in own_key_events
+    ]
+    for row in events:
+        e = Settle._make(row[:-2])  # without position and used_after
+        used.append(TokensUsed(e.organization_id, e.user_id, e.workspace_id, e.period, e.charged_tokens, 0))
+    for late, tokens in corrections:
+        used.append(TokensUsed(late.organization_id, late.user_id, late.workspace_id, late.period, tokens, 0))
+    return used
+
+
+class Capped:
+    """The capped callers of one batch; ``settled`` is what it has still to write."""
+
+    def __init__(self, store: Store, tallies: Tallies, moment: Moment, settled: Sequence[TokensUsed]) -> None:
         tallies.good_for(moment.period)
         self._store = store
         self._tallies = tallies
         self._now_ms = moment.now_ms
-        self._settled = [
-            (e.organization_id, e.user_id, e.workspace_id, e.period, 0, e.input_tokens + e.output_tokens)
-            for e in own_key_events
-        ]
-        for row in events:
-            e = Settle._make(row[:-2])  # without position and used_after
-            self._settled.append((e.organization_id, e.user_id, e.workspace_id, e.period, e.charged_tokens, 0))
+        self._settled = settled
         self._used: dict[str, dict[str, tuple[int, int]] | None] = {}
         self._held: dict[str, dict[str, int]] = {}
 
@@ -112,12 +131,12 @@ class Capped:
             period = self._tallies.period
             tally = self._tallies.of.setdefault(organization_id, Tally())
             used = tally.read(self._store, organization_id, period, self._now_ms)
-            for organization, person, workspace, month, charged, own in self._settled if used is not None else ():
-                if organization == organization_id and month == period and used is not None:
-                    for subject in (person, workspace):
+            for one in self._settled if used is not None else ():
+                if one.organization_id == organization_id and one.period == period and used is not None:
+                    for subject in (one.user_id, one.workspace_id):
                         if subject is not None:
                             before = used.get(subject, (0, 0))
-                            used[subject] = before[0] + charged, before[1] + own
+                            used[subject] = before[0] + one.allowance, before[1] + one.own_key
             self._used[organization_id] = used
         return self._used[organization_id]
 

@@ -39,7 +39,7 @@ async def verify(db: Database) -> Sequence[Difference]:
 
     Finds an entry, event or balance that was edited, deleted or doubled behind the program's back, and names it.
     """
-    async with db.read() as tx:
+    async with db.read(at_leisure=True) as tx:
         balances = {(r[0], r[1]): tuple(r[2:]) for r in await tx.execute(_balances())}
         granted, held, ends = await _sums(tx, _granted()), await _sums(tx, _held()), await _sums(tx, _ends())
         found = [difference for row in await tx.execute(_breaks()) for difference in _explain(*row)]

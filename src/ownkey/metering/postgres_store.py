@@ -19,6 +19,7 @@ from ownkey.metering.store import (
     ABANDONED_QUERY,
     CALLER_COLUMNS,
     CHARGED_EVENT_COLUMNS,
+    CORRECTED,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
     EXPIRED_COLUMNS,
@@ -136,7 +137,8 @@ _USED = (
     "SELECT user_id, workspace_id, settled, sum(charged)::bigint, sum(own)::bigint, max(id), count(*) FROM ("
     "SELECT id, user_id, workspace_id, id <= ($1::jsonb->>3)::bigint AS settled, charged_tokens AS charged, "
     "CASE billed_to WHEN 'own_key' THEN input_tokens + output_tokens ELSE 0 END AS own "
-    f"FROM ({RECENT.format(**_EVENTS_OF)}) AS recent) AS events GROUP BY user_id, workspace_id, settled"
+    f"FROM ({RECENT.format(**_EVENTS_OF)}) AS recent) AS events GROUP BY user_id, workspace_id, settled "
+    f"UNION ALL SELECT {CORRECTED.format(**_EVENTS_OF, false='false', number='::bigint')}"
 )
 _HELD_BY = (
     "SELECT user_id, workspace_id, sum(tokens)::bigint FROM reservations "

@@ -28,6 +28,7 @@ from ownkey.metering.store import (
     ABANDONED_QUERY,
     CALLER_COLUMNS,
     CHARGED_EVENT_COLUMNS,
+    CORRECTED,
     ENTRY_COLUMNS,
     EVENT_COLUMNS,
     EXPIRED_COLUMNS,
@@ -79,7 +80,11 @@ _COUNT_FALLBACKS = (
     "ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens"
 )
 _RECENT = RECENT.format(organization="?", period="?", after="?")
-_USED = f"SELECT user_id, workspace_id, {USED_SUMS} FROM ({_RECENT}) GROUP BY user_id, workspace_id"
+_CORRECTED = CORRECTED.format(organization="?", period="?", false="0", number="")
+_USED = (
+    f"SELECT user_id, workspace_id, 1, {USED_SUMS} FROM ({_RECENT}) GROUP BY user_id, workspace_id "
+    f"UNION ALL SELECT {_CORRECTED}"
+)
 _HELD_BY = (
     "SELECT user_id, workspace_id, sum(tokens) FROM reservations WHERE organization_id = ? AND period = ? "
     "GROUP BY user_id, workspace_id"
@@ -349,8 +354,8 @@ class SqliteStore:
         return found
 
     def used_since(self, organization_id: str, period: str, after: int, old: int) -> tuple[Horizon, Sequence[UsedRow]]:
-        rows = self._all(_USED, (organization_id, period, after))
-        return Horizon(0, 0, 0), [UsedRow(row[0], row[1], True, row[2], row[3], row[4], row[5]) for row in rows]
+        rows = self._all(_USED, (organization_id, period, after, organization_id, period))
+        return Horizon(0, 0, 0), [UsedRow(row[0], row[1], bool(row[2]), *row[3:]) for row in rows]
 
     def held_by(self, organization_id: str, period: str) -> Sequence[tuple[str | None, str, int]]:
         return [(row[0], row[1], row[2]) for row in self._all(_HELD_BY, (organization_id, period))]

@@ -86,6 +86,8 @@ class AbandonedRow(NamedTuple):
     organization_id: str
     period: str
     charged_tokens: int
+    user_id: str | None
+    workspace_id: str
 
 
 class EntryRow(NamedTuple):
@@ -139,7 +141,7 @@ PERSON_QUERY = (
     "WHERE w.id = {workspace}"
 )
 ABANDONED_QUERY = (
-    "SELECT request_id, organization_id, period, charged_tokens FROM usage_events "
+    "SELECT request_id, organization_id, period, charged_tokens, user_id, workspace_id FROM usage_events "
     "WHERE outcome = 'abandoned' AND request_id "
 )
 KEY_COLUMNS = ", ".join(KeyRow._fields)
@@ -165,6 +167,12 @@ RECENT = (
     "SELECT id, user_id, workspace_id, billed_to, charged_tokens, input_tokens, output_tokens FROM usage_events "  # noqa: S608
     "WHERE organization_id = {organization} AND period = {period} AND id > {after} "
     f"ORDER BY id LIMIT {MOST_AT_ONCE}"
+)
+# What late settlements took beyond the events of a month, or below zero gave back: few, so they are read anew.
+CORRECTED = (
+    "e.user_id, e.workspace_id, {false}, -sum(a.tokens){number}, 0, 0, 0 FROM ledger_entries a "
+    "JOIN usage_events e ON e.request_id = a.request_id WHERE a.organization_id = {organization} "
+    "AND a.period = {period} AND a.kind = 'adjustment' GROUP BY e.user_id, e.workspace_id"
 )
 
 

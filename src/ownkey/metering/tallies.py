@@ -25,7 +25,10 @@ class Horizon(NamedTuple):
 
 
 class UsedRow(NamedTuple):
-    """What a person used in a workspace; ``settled``: by events no newer than those asked about as old."""
+    """What a person used in a workspace; ``settled``: by events no newer than those asked about as old.
+
+    What late settlements have corrected of the month is a row of its own, never settled and without events.
+    """
 
     user_id: str | None
     workspace_id: str
@@ -40,7 +43,10 @@ class Reader(Protocol):
     """The part of a store that tallies need."""
 
     def used_since(self, organization_id: str, period: str, after: int, old: int) -> tuple[Horizon, Iterable[UsedRow]]:
-        """Sums of the events after this id, at most ``MOST_AT_ONCE``, oldest first; up to ``old`` they are settled."""
+        """Sums of the events after this id, at most ``MOST_AT_ONCE``, oldest first; up to ``old`` they are settled.
+
+        Beside them the month's corrections, all of them.
+        """
 
 
 class Tally:
@@ -68,7 +74,8 @@ class Tally:
                 _add(recent, row)
         self._through = max(self._through, through)
         if events >= MOST_AT_ONCE:
-            if not mark.next and horizon.next:
+            # A mark that nothing is older than any more would keep all that is newer waiting for ever.
+            if horizon.next and (not mark.next or (ended and not through)):
                 self._mark, self._mark_ms = horizon, now_ms
             return None
         if ended:

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, ColumnElement, Row, case, cast, func, literal
 from ownkey.access import Actor
 from ownkey.db.engine import Database
 from ownkey.db.tables import api_tokens, usage_events, users, workspaces
-from ownkey.db.usage_tables import fallback_calls, model_prices
+from ownkey.db.usage_tables import CHARGED, corrected_events, fallback_calls, model_prices
 from ownkey.metering.prices import APPLIES, COST, CURRENCY, UNPRICED
 
 _DAY_MS = 86_400_000
@@ -110,7 +110,7 @@ def _sum(value: ColumnElement[Any]) -> ColumnElement[int]:
     return cast(func.coalesce(func.sum(value), 0), BigInteger)
 
 
-_allowance = _sum(_table.charged_tokens)
+_allowance = _sum(CHARGED)
 _own_key = _sum(case((_table.billed_to == "own_key", _total), else_=0))
 
 
@@ -120,7 +120,7 @@ def _cost(billed_to: str) -> tuple[ColumnElement[int], ColumnElement[int]]:
     return _sum(case((mine, COST), else_=0)), _sum(case((mine & UNPRICED, 1), else_=0))
 
 
-_priced = usage_events.outerjoin(model_prices, APPLIES)
+_priced = corrected_events.outerjoin(model_prices, APPLIES)
 _own_key_cost = _cost("own_key")
 
 
@@ -140,7 +140,13 @@ async def by_day(db: Database, actor: Actor, period: str) -> Sequence[DayUsage]:
     """Days of the month with usage, in order. A call counts on the day it started."""
     # Milliseconds divided as whole numbers, on both databases.
     day = cast(_table.started_at, BigInteger).op("/")(_DAY_MS).label("day")
-    query = select(day, _allowance, _own_key).where(*_of(actor, period)).group_by(day).order_by(day)
+    query = (
+        select(day, _allowance, _own_key)
+        .select_from(corrected_events)
+        .where(*_of(actor, period))
+        .group_by(day)
+        .order_by(day)
+    )
     async with db.read() as tx:
         rows = (await tx.execute(query)).all()
     epoch = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy import URL, delete, insert
 
 from ownkey import clock
+from ownkey.accounts import caps as account_caps
 from ownkey.db import tables
 from ownkey.db.engine import Database
 from ownkey.db.usage_tables import caps
-from ownkey.errors import CapReached, Unavailable
+from ownkey.errors import CapReached, OwnkeyError, Unavailable
 from ownkey.ids import new_id
-from ownkey.metering import ledger
+from ownkey.metering import ledger, usage_events
 from ownkey.metering.batch import Batch
 from ownkey.metering.copies import Copies
 from ownkey.metering.reservations import Admission, Caller
@@ -156,35 +157,78 @@ async def test_who_has_no_cap_pays_nothing_for_it(sqlite_url: URL) -> None:
     await database.close()
 
 
-async def test_a_month_of_many_calls_is_counted_in_parts(database: Database) -> None:
-    """A cap on whoever has made more calls than are read at once: they are asked to wait a moment, then it holds."""
-    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120000)"
+async def test_late_settlements_count_too(database: Database) -> None:
+    """What a call of a node that was taken for dead really used counts: in the next decision, on pages and in sums.
+
+    So does that it used nothing after all.
+    """
+    async with open_desk(database, monthly_tokens=1_000_000) as desk:
+        await cap(desk, "member", allowance=6_000)
+        late = [await desk.admitted() for _ in range(4)]
+        await desk.expire_leases()
+        await desk.writer.reap()
+        settling = [asyncio.ensure_future(desk.settle(admission, output=1_000)) for admission in late[:3]]
+        desk.writer.release(late[3].request_id)
+        # Perhaps in the very batch that corrects them: of 6,000 tokens 3,300 are used.
+        while isinstance(outcome := await desk.ask(desk.command(output_limit=6_000)), Admission):
+            await desk.settle(outcome, output=outcome.reserved - 100)
+        assert isinstance(outcome, CapReached)
+        await asyncio.gather(*settling)
+        used = (await desk.balance())[1]
+        assert 5_900 <= used <= 6_000
+        period = clock.period_of(clock.now())
+        (shown,) = await account_caps.list_caps(database, desk.actor)
+        assert shown.allowance_used == used
+        for found in (usage_events.by_day, usage_events.by_member, usage_events.by_provider):
+            assert sum(one.allowance_tokens for one in await found(database, desk.actor, period)) == used
+        assert (await usage_events.totals(database, desk.actor, period)).allowance_tokens == used
+        assert await ledger.verify(database) == []
+
+
+async def add_calls(desk: Desk, count: int) -> None:
+    """Have so many calls on an own key be there, of one input token each, made elsewhere."""
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
     counts = ", ".join(f"{kind}_tokens" for kind in ("cached_input", "cache_write", "reasoning", "charged", "output"))
     columns = (
         f"request_id, organization_id, workspace_id, period, provider, model, dialect, billed_to, user_id, {counts}, "
         "input_tokens, estimated, outcome, started_at, duration_ms"
     )
+    elsewhere = Database(desk.db.url, synchronous="OFF")  # takes longer than a change of this node may
+    async with elsewhere.transaction() as tx:
+        await tx.exec_driver_sql(
+            f"INSERT INTO usage_events ({columns}) {numbers} SELECT '{new_id('req')}_' || i, '{desk.organization_id}', "
+            f"'{desk.workspace_id}', '{clock.period_of(clock.now())}', 'openai', 'm', 'openai', 'own_key', "
+            f"'{desk.user_id}', 0, 0, 0, 0, 0, 1, false, 'finished', 0, 0 FROM n"
+        )
+    await elsewhere.close()
+
+
+async def counted(desk: Desk) -> Admission | OwnkeyError:
+    """The outcome of a call once the usage of the month has been counted."""
+    for _ in range(100):
+        outcome = await desk.ask()
+        if not isinstance(outcome, Unavailable):
+            break
+        assert outcome.headers["retry-after"] == "1"
+        await asyncio.sleep(0.1)
+    return outcome
+
+
+async def test_a_month_of_many_calls_is_counted_in_parts(database: Database) -> None:
+    """A cap on whoever has made more calls than are read at once: they are asked to wait a moment, then it holds.
+
+    The same when so many are made between two of theirs.
+    """
     async with open_desk(database, monthly_tokens=1_000_000) as desk:
         await desk.add_key()
-        elsewhere = Database(database.url, synchronous="OFF")  # takes longer than a change of this node may
-        async with elsewhere.transaction() as tx:
-            await tx.exec_driver_sql(
-                f"INSERT INTO usage_events ({columns}) {numbers} SELECT 'req_' || i, '{desk.organization_id}', "
-                f"'{desk.workspace_id}', '{clock.period_of(clock.now())}', 'openai', 'm', 'openai', 'own_key', "
-                f"'{desk.user_id}', 0, 0, 0, 0, 0, 1, false, 'finished', 0, 0 FROM n"
-            )
-        await elsewhere.close()
-        await cap(desk, "member", own_key=120_100)
-        first = await desk.ask()
-        assert isinstance(first, Unavailable)
-        assert first.headers["retry-after"] == "1"
-        for _ in range(100):
-            admission = await desk.ask()
-            if not isinstance(admission, Unavailable):
-                break
-            await asyncio.sleep(0.1)
+        await add_calls(desk, 120_000)
+        await cap(desk, "member", own_key=180_100)
+        assert isinstance(await desk.ask(), Unavailable)
+        assert isinstance(await counted(desk), Admission)
+        await add_calls(desk, 60_000)
+        admission = await counted(desk)
         assert isinstance(admission, Admission)
         await desk.settle(admission, output=100)
-        refused = await desk.ask()
+        refused = await counted(desk)
         assert isinstance(refused, CapReached)
-        assert refused.detail["cap_tokens"] == 120_100
+        assert refused.detail["cap_tokens"] == 180_100

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
 from ownkey import clock
 from ownkey.db import tables
@@ -141,3 +141,13 @@ async def test_the_database_refuses_an_event_without_its_place(database: Databas
         damage = f"UPDATE usage_events SET {values} WHERE request_id = :one"
         with pytest.raises(Exception, match="ck_usage_events"):
             await _change(database, damage, one=calls["one"].request_id)
+
+
+@pytest.mark.postgres
+async def test_a_verification_takes_the_time_it_needs(postgres_url: URL) -> None:
+    """On PostgreSQL a page is told within seconds that the database is too slow; an operator who reads all is not."""
+    database = Database(postgres_url)
+    for at_leisure, limit in ((True, "0"), (False, "5s")):
+        async with database.read(at_leisure=at_leisure) as tx:
+            assert (await tx.exec_driver_sql("SHOW statement_timeout")).scalar_one() == limit
+    await database.close()

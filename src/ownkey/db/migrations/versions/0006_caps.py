@@ -28,6 +28,14 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["organization_id"], ["organizations.id"], name=op.f("fk_caps_organization_id")),
         sa.PrimaryKeyConstraint("organization_id", "scope", "subject_id", name=op.f("pk_caps")),
     )
+    # What late settlements have corrected of an organization's month counts, too.
+    op.create_index(
+        op.f("ix_ledger_entries_adjustments"),
+        "ledger_entries",
+        ["organization_id", "period"],
+        sqlite_where=sa.text("kind = 'adjustment'"),
+        postgresql_where=sa.text("kind = 'adjustment'"),
+    )
     # As the first migration does for the other tables whose change must be seen at once.
     if op.get_bind().dialect.name == "sqlite":
         for change in ("INSERT", "UPDATE", "DELETE"):
