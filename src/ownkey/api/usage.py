@@ -88,7 +88,8 @@ class Event(Shown):
 
     ``cost_micros`` is the cost at the provider's list price, in millionths of ``currency``; null: not known.
     ``fallback`` says why the allowance served a request that an own key could not, ``rate_limit`` or ``outage``, and
-    ``fallback_of`` is the ``request_id`` of the attempt on that key.
+    ``fallback_of`` is the ``request_id`` of the attempt on that key. For who may not list members, ``member`` is null
+    in events of others, and ``workspace`` empty where they are not themselves.
     """
 
     id: int
