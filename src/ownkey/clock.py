@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 
 from ownkey.errors import InvalidRequest
 
-_PERIOD = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+_PERIOD = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
 def now() -> datetime:
@@ -27,7 +27,8 @@ def period_of(moment: datetime) -> str:
 
 def parse_period(text: str) -> str:
     """Return ``text`` if it names a month as ``2026-11``; raise ``InvalidRequest`` otherwise."""
-    if not _PERIOD.fullmatch(text):
+    # The calendar begins with the year 1, and the month after has to be in it, too.
+    if not _PERIOD.fullmatch(text) or not "0001-01" <= text < "9999-12":
         raise InvalidRequest(f"{text!r} is not a month. Write it as YYYY-MM, for example 2026-11.")
     return text
 
@@ -47,9 +48,13 @@ def period_end(period: str) -> datetime:
 def parse_day(text: str) -> date:
     """Return the day that ``text`` names as ``2026-11-30``; raise ``InvalidRequest`` otherwise."""
     try:
-        return datetime.strptime(text.strip(), "%Y-%m-%d").replace(tzinfo=UTC).date()
+        day = datetime.strptime(text.strip(), "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
-        raise InvalidRequest(f"{text!r} is no date. Write it as YYYY-MM-DD, for example 2027-01-31.") from None
+        day = date.max
+    # The last day of the calendar has no end, and other scripts have digits of their own.
+    if day == date.max or not text.strip().isascii():
+        raise InvalidRequest(f"{text!r} is no date. Write it as YYYY-MM-DD, for example 2027-01-31.")
+    return day
 
 
 def day_start(day: date) -> datetime:

@@ -10,7 +10,8 @@ from sqlalchemy import text
 from ownkey import audit
 from ownkey.access import Action, Actor
 from ownkey.changes import perform
-from ownkey.db.engine import Database
+from ownkey.db.engine import LARGEST_NUMBER, Database
+from ownkey.errors import InvalidRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -60,3 +61,10 @@ async def test_a_change_whose_entry_cannot_be_written_is_not_made(database: Data
             await tx.execute(text("INSERT INTO sign_in_attempts (email, at) VALUES ('a@b.test', 0)"))
     async with database.read() as tx:
         assert await tx.scalar(text("SELECT count(*) FROM sign_in_attempts")) == 0
+
+
+async def test_a_number_that_no_row_can_have(database: Database) -> None:
+    """It is the reader's mistake on both databases, not a fault of ours."""
+    assert await audit.entries(database, "org_1", before=LARGEST_NUMBER) == []
+    with pytest.raises(InvalidRequest):
+        await audit.entries(database, "org_1", before=LARGEST_NUMBER + 1)

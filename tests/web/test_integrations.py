@@ -541,9 +541,15 @@ async def test_what_happens_when_a_key_fails_is_chosen(
     assert "serves up to 50,000 tokens a month; 1,200 tokens in 1 request this month" in text
     usage = (await user.page("/settings/usage")).text
     assert "In place of your OpenAI key 1,200 of those used, in 1 request that it could not serve" in usage
-    for wrong in ("", "0", "-5", "many", "9" * 30):
+    for wrong in ("", "0", "-5", "many", "9" * 30, "1.5", "0.500", "5,00", "1,2345", "1,000.000", ",", "٣"):
         reply = await admin.send(f"{OPENAI}/fallback", {"fallback": "allowance", "tokens": wrong})
         assert reply.status_code == 422, wrong
+    (key,) = await provider_keys.list_keys(node.db, acme.actor("admin"))
+    assert key.fallback_tokens == 50_000
+    for given, tokens in (("2.000.000", 2_000_000), ("30 000", 30_000), ("4,000", 4_000), (" 500 ", 500)):
+        await admin.send(f"{OPENAI}/fallback", {"fallback": "allowance", "tokens": given})
+        (key,) = await provider_keys.list_keys(node.db, acme.actor("admin"))
+        assert key.fallback_tokens == tokens, given
     assert (await admin.send(f"{OPENAI}/fallback", {"fallback": "sometimes"})).status_code == 422
     await admin.send(f"{OPENAI}/fallback", {"fallback": "never"})
     (key,) = await provider_keys.list_keys(node.db, acme.actor("admin"))

@@ -209,8 +209,10 @@ async def test_cap(node: Node, acme: Acme, client_for: Callable[[str], Browser])
     """An admin caps a member, and sees it in the list; never oneself or the owner. It goes with the member."""
     browser, user = client_for("admin"), acme.people["user"].id
     path = f"{PATH}/{user}/cap"
-    reply = await browser.send(path, {"allowance_tokens": "5,000", "own_key_tokens": "x"})
-    assert reply.status_code == 422
+    for wrong in ("x", "1.5"):
+        reply = await browser.send(path, {"allowance_tokens": "5,000", "own_key_tokens": wrong})
+        assert reply.status_code == 422
+        assert "Enter a whole number of tokens, such as 50,000, or leave it empty." in Page(reply.text).text
     reply = await browser.send(path, {"allowance_tokens": "5,000", "own_key_tokens": ""})
     assert "The cap of" in await browser.notice(reply)
     assert "Monthly cap: 0 of 5,000 tokens of the allowance used" in (await browser.page(PATH)).text

@@ -142,7 +142,9 @@ async def test_another_month(node: Node, acme: Acme, client_for: Callable[[str],
     assert "4,242" not in (await client_for("user").page(PATH)).text
 
 
-@pytest.mark.parametrize("month", ["2026-13", "november", "2026-1", "9999-01", "' OR 1=1", "2026-11-01"])
+@pytest.mark.parametrize(
+    "month", ["2026-13", "november", "2026-1", "9999-01", "9999-12", "0000-01", "٢٠٢٦-11", "' OR 1=1", "2026-11-01"]
+)
 async def test_wrong_month(month: str, client_for: Callable[[str], Browser]) -> None:
     """What is no month, or has not begun, is a 400 page that says so."""
     reply = await client_for("user").get(PATH, params={"month": month})

@@ -103,7 +103,12 @@ async def test_cap(client_for: Callable[[str], Browser], node: Node, acme: Acme)
     (cap,) = await caps.list_caps(node.db, acme.actor("admin"))
     assert (cap.scope, cap.allowance_tokens, cap.own_key_tokens) == ("workspace", 5000, None)
     assert (await browser.page(WORKSPACE)).form(path).fields["allowance_tokens"] == "5000"
-    reply = await browser.send(path, {"allowance_tokens": "many", "own_key_tokens": ""})
-    assert reply.status_code == 422
+    for wrong in ("many", "1.5", "5,00", ",", "1" + "0" * 15 + "1"):
+        reply = await browser.send(path, {"allowance_tokens": wrong, "own_key_tokens": ""})
+        assert reply.status_code == 422, wrong
+        assert (await caps.list_caps(node.db, acme.actor("admin")))[0].allowance_tokens == 5000
+    await browser.send(path, {"allowance_tokens": "6 000", "own_key_tokens": "1.000.000"})
+    (cap,) = await caps.list_caps(node.db, acme.actor("admin"))
+    assert (cap.allowance_tokens, cap.own_key_tokens) == (6_000, 1_000_000)
     await browser.send(path, {"allowance_tokens": "", "own_key_tokens": ""})
     assert not await caps.list_caps(node.db, acme.actor("admin"))

@@ -18,7 +18,7 @@ from ownkey.db.usage_tables import CHARGED, caps, corrected_events
 from ownkey.errors import Forbidden, InvalidRequest, NotFound
 
 Scope = Literal["member", "workspace"]
-_MOST = 10**15
+MOST_TOKENS = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ async def set_cap(
     Raises ``InvalidRequest`` for a number below zero, ``NotFound`` for who or what is not in the organization,
     ``Forbidden`` for one's own cap, for the owner's, and without being admin there.
     """
-    if any(tokens is not None and not 0 <= tokens <= _MOST for tokens in (allowance_tokens, own_key_tokens)):
+    if any(tokens is not None and not 0 <= tokens <= MOST_TOKENS for tokens in (allowance_tokens, own_key_tokens)):
         raise InvalidRequest("A cap is a number of tokens a month, 0 or more.")
     action = Action.CAP_REMOVE if allowance_tokens is None and own_key_tokens is None else Action.CAP_SET
     there = await _standing_over(db, actor, scope, subject_id, action)

@@ -80,7 +80,7 @@ async def create(db: Database, actor: Actor, email: str, role: Role, workspace_i
                 email=email,
                 role=role.word,
                 token_hash=token_hash(token),
-                invited_by=actor.user_id,
+                invited_by=actor.user_id or (actor.id if actor.kind == "api_token" else None),
                 created_at=now,
                 expires_at=now + LIFETIME,
             )
@@ -95,7 +95,7 @@ async def list_open(db: Database, actor: Actor) -> Sequence[Invitation]:
     query = _query().where(invitations.c.organization_id == actor.organization_id, *_open(clock.now()))
     async with db.read() as tx:
         rows = (await tx.execute(query.order_by(invitations.c.id.desc()))).all()
-        return [_invitation_of(row) for row in rows if await _inviter_still_may(tx, row)]
+        return [_invitation_of(row) for row in rows if await _inviter_may(tx, row, row.workspace_id)]
 
 
 async def revoke(db: Database, actor: Actor, invitation_id: str) -> None:
@@ -194,15 +194,18 @@ async def _valid(tx: Transaction, token: str) -> Row[Any]:
     usable = (tables.workspaces.c.archived_at.is_(None), tables.organizations.c.suspended_at.is_(None))
     query = _query().where(invitations.c.token_hash == token_hash(token), *_open(clock.now()), *usable)
     row: Row[Any] | None = (await tx.execute(query)).one_or_none()
-    if row is None or not await _inviter_still_may(tx, row):
+    if row is None or not await _inviter_may(tx, row, row.workspace_id):
         raise Expired
     return row
 
 
-async def _inviter_still_may(tx: Transaction, row: Row[Any]) -> bool:
+async def _inviter_may(tx: Transaction, row: Row[Any], workspace_id: str) -> bool:
+    """Whether whoever made an invitation may, as things stand now, invite to this workspace of its organization."""
     if row.invited_by is None:
         return True  # The operator made it.
-    role = await role_of(tx, row.invited_by, row.organization_id, row.workspace_id)
+    if row.invited_by.startswith("tok_"):
+        return bool(workspace_id == row.workspace_id)  # An API token of the operator's, which is admin of its own.
+    role = await role_of(tx, row.invited_by, row.organization_id, workspace_id)
     lowest = LOWEST_ROLE[Action.INVITATION_CREATE]
     return role is not None and lowest is not None and role >= lowest
 
@@ -216,12 +219,15 @@ async def _invited_person(tx: Transaction, row: Row[Any], user_id: str) -> User:
 
 async def _new_person(tx: Transaction, row: Row[Any], kept: str, name: str) -> User:
     user = await users.find_or_create(tx, row.email)
-    # The link was seen by an admin of this organization. It may not decide the password of somebody who has one, or
-    # who belongs to others.
+    # The link was seen by an admin of this workspace. It may not decide the password of somebody who has one, or who
+    # belongs to another organization, or to a workspace where that admin has no say.
     if user.has_password or user.disabled_at is not None:
         raise Conflict(f"{row.email} has an account. Sign in to accept the invitation.")
     if await memberships.stands_elsewhere(tx, user, row.organization_id):
         raise Conflict(f"{row.email} belongs to another organization. Use the sign-in link from there first.")
+    for workspace_id in await memberships.workspaces_of(tx, user, row.organization_id):
+        if not await _inviter_may(tx, row, workspace_id):
+            raise Conflict(f"{row.email} belongs to another workspace. Use the sign-in link from there first.")
     values = {"password_hash": kept, "name": clean_name(name) if name else user.name}
     await tx.execute(update(tables.users).where(tables.users.c.id == user.id).values(**values))
     await links.void_all(tx, row.email)

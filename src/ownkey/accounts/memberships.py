@@ -165,6 +165,12 @@ async def stands_elsewhere(tx: Transaction, user: User, organization_id: str) ->
     return await tx.scalar(owned.union(joined).limit(1)) is not None
 
 
+async def workspaces_of(tx: Transaction, user: User, organization_id: str) -> Sequence[str]:
+    """The ids of an organization's workspaces that a person has a role in, archived ones included."""
+    theirs = (memberships.c.organization_id == organization_id) & (memberships.c.user_id == user.id)
+    return list(await tx.scalars(select(memberships.c.workspace_id).where(theirs)))
+
+
 def _require_assignable(role: Role) -> None:
     if role >= Role.OWNER:
         raise InvalidRequest("Owner is not a role to give. Choose user, developer or admin.")

@@ -11,6 +11,7 @@ from fastapi import Query
 from ownkey import audit
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Page, Shown
+from ownkey.db.engine import LARGEST_NUMBER
 
 
 class AuditEntry(Shown):
@@ -31,7 +32,9 @@ async def list_entries(
     node: Here,
     actor: Caller,
     action: Annotated[str | None, Query(description="Only this action, as `provider_key.replace`.")] = None,
-    before: Annotated[int | None, Query(ge=1, description="Only entries older than the one with this id.")] = None,
+    before: Annotated[
+        int | None, Query(ge=1, le=LARGEST_NUMBER, description="Only entries older than the one with this id.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000, description="At most this many.")] = 100,
 ) -> Page[AuditEntry]:
     """List the organization's entries, newest first. `next` is the `before` of the next page."""

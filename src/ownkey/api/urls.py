@@ -113,7 +113,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/usage", usage.allowance, Action.USAGE_READ, "usage.read"),
     Route("GET", "/usage/alerts", usage.list_alerts, Action.USAGE_READ, "usage.read"),
     Route("GET", "/usage/days", usage.by_day, Action.USAGE_READ, "usage.read"),
-    Route("GET", "/usage/members", usage.by_member, Action.USAGE_READ, "usage.read"),
+    Route("GET", "/usage/members", usage.by_member, Action.MEMBERSHIP_READ, "usage.read"),
     Route("GET", "/usage/providers", usage.by_provider, Action.USAGE_READ, "usage.read"),
     Route("GET", "/usage/events", usage.events, Action.USAGE_READ, "usage.read"),
     # Plan

@@ -11,6 +11,7 @@ from ownkey import clock
 from ownkey.accounts import subscriptions
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Page, Period, Shown
+from ownkey.db.engine import LARGEST_NUMBER
 from ownkey.metering import alerts, allowances, fallback_usage, usage_events
 from ownkey.metering.prices import CURRENCY
 
@@ -88,7 +89,8 @@ class Event(Shown):
 
     ``cost_micros`` is the cost at the provider's list price, in millionths of ``currency``; null: not known.
     ``fallback`` says why the allowance served a request that an own key could not, ``rate_limit`` or ``outage``, and
-    ``fallback_of`` is the ``request_id`` of the attempt on that key.
+    ``fallback_of`` is the ``request_id`` of the attempt on that key. For who may not list members, ``member`` is null
+    in events of others, and ``workspace`` empty where they are not themselves.
     """
 
     id: int
@@ -168,7 +170,7 @@ async def events(
     node: Here,
     actor: Caller,
     period: Annotated[str | None, Query(description="Only this month, as `2026-11`.")] = None,
-    since: Annotated[int, Query(ge=0, description="Only events after the one with this id.")] = 0,
+    since: Annotated[int, Query(ge=0, le=LARGEST_NUMBER, description="Only events after the one with this id.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="At most this many.")] = 100,
 ) -> Page[Event]:
     """List events, oldest first. `next` is the `since` of the next page."""

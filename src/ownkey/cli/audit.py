@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from ownkey import audit
 from ownkey.cli.installation import installation
 from ownkey.cli.output import Json, show
-from ownkey.cli.parameters import Org
+from ownkey.cli.parameters import FROM_ONE, Org
 from ownkey.errors import Conflict
 
 app = App(name="audit", help="Who did, or was refused, what and when.")
@@ -22,8 +22,10 @@ async def list_entries(
     /,
     *,
     action: Annotated[str | None, Parameter(help="Only this action, for example `provider_key.replace`.")] = None,
-    before: Annotated[int | None, Parameter(help="Only entries older than the one with this id.")] = None,
-    limit: Annotated[int, Parameter(help="At most this many.")] = 100,
+    before: Annotated[
+        int | None, Parameter(validator=FROM_ONE, help="Only entries older than the one with this id.")
+    ] = None,
+    limit: Annotated[int, Parameter(validator=FROM_ONE, help="At most this many.")] = 100,
     json: Json = False,
 ) -> None:
     """List an organization's audit entries, newest first."""

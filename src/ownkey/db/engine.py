@@ -19,6 +19,8 @@ from ownkey.errors import InvalidRequest, Unavailable
 
 Transaction = AsyncConnection
 BUSY_SECONDS = 10
+# What a column of whole numbers holds, on both databases.
+LARGEST_NUMBER = 2**63 - 1
 # A PostgreSQL that is gone, or hangs, must be noticed within seconds: the operating system would wait for minutes.
 CONNECT_OPTIONS: Mapping[str, Any] = {
     "connect_timeout": 3,
@@ -152,5 +154,6 @@ class _translated:
             isinstance(error, DBAPIError) and error.connection_invalidated
         ):
             raise Unavailable("The database is not available. Try again shortly.") from error
-        if isinstance(error, DataError):  # a NUL in a text, a number too large
+        # A NUL in a text, a number too large; SQLite's driver has no error of its own for that.
+        if isinstance(error, DataError | OverflowError):
             raise InvalidRequest("The request has a value that cannot be stored.") from error

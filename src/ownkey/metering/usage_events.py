@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Row, case, cast, func, literal, select
+from sqlalchemy import BigInteger, ColumnElement, Row, case, cast, func, literal, select, true
 
-from ownkey.access import Actor
+from ownkey.access import Action, Actor
 from ownkey.db.engine import Database
-from ownkey.db.tables import api_tokens, usage_events, users, workspaces
+from ownkey.db.tables import api_tokens, memberships, usage_events, users, workspaces
 from ownkey.db.usage_tables import CHARGED, corrected_events, fallback_calls, model_prices
 from ownkey.metering.prices import APPLIES, COST, CURRENCY, UNPRICED
 
@@ -190,20 +190,25 @@ async def by_provider(db: Database, actor: Actor, period: str) -> Sequence[Provi
 async def events(
     db: Database, actor: Actor, period: str | None = None, since: int = 0, limit: int = 1000
 ) -> Sequence[UsageEvent]:
-    """The organization's events after the one with id ``since``, oldest first, at most ``limit``."""
+    """The organization's events after the one with id ``since``, oldest first, at most ``limit``.
+
+    Who may not see the members is told of their own events only whose they are, and of those in their own workspaces
+    only where they were made; ``member`` is None and ``workspace`` empty in all others.
+    """
+    own, here = _told(actor)
     query = (
         select(
             usage_events,
             users.c.email.label("member"),
-            workspaces.c.name.label("workspace"),
+            func.coalesce(workspaces.c.name, "").label("workspace"),
             COST.label("cost_micros"),
             literal(CURRENCY).label("currency"),
             fallback_calls.c.reason.label("fallback"),
             fallback_calls.c.after_request_id.label("fallback_of"),
         )
         .select_from(
-            _priced.outerjoin(users, users.c.id == _table.user_id)
-            .outerjoin(workspaces, workspaces.c.id == _table.workspace_id)
+            _priced.outerjoin(users, (users.c.id == _table.user_id) & own)
+            .outerjoin(workspaces, (workspaces.c.id == _table.workspace_id) & here)
             .outerjoin(fallback_calls, fallback_calls.c.request_id == _table.request_id)
         )
         .where(_table.organization_id == actor.organization_id, _table.id > since)
@@ -214,6 +219,17 @@ async def events(
         query = query.where(_table.period == period)
     async with db.read() as tx:
         return [_event(row) for row in (await tx.execute(query)).all()]
+
+
+def _told(actor: Actor) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """The events whose person, and those whose workspace, this actor may know: as the pages list people and places."""
+    if actor.may(Action.MEMBERSHIP_READ):
+        return true(), true()
+    mine = select(memberships.c.workspace_id).where(
+        memberships.c.organization_id == actor.organization_id, memberships.c.user_id == actor.user_id
+    )
+    here = _table.workspace_id.in_(mine) | (_table.workspace_id == actor.workspace_id)
+    return _table.user_id == actor.user_id, here
 
 
 def _event(row: Row[Any]) -> UsageEvent:

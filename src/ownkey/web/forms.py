@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import parse_qsl
 
@@ -12,6 +13,8 @@ from ownkey.web import session
 
 LARGEST_FORM = 256 * 1024
 MOST_FIELDS = 500
+# A separator of one kind stands between groups of three digits only: 1.5 is not fifteen, nor 0.500 five hundred.
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,20}|[1-9][0-9]{0,2}(?:([,. ])[0-9]{3}(?:\1[0-9]{3}){0,5})")
 
 
 class Form(Mapping[str, str]):
@@ -61,6 +64,19 @@ class Form(Mapping[str, str]):
         if value not in options:
             self.fail(name, f"Choose {label}.")
         return value
+
+    def tokens(self, name: str, most: int, *, required: bool = True) -> int | None:
+        """A number of tokens, which may be grouped, as 50,000; None, with an error noted unless it may be missing."""
+        text = " ".join(self.get(name, "").split())
+        if not text and not required:
+            return None
+        number = int(re.sub("[,. ]", "", text)) if _WHOLE_NUMBER.fullmatch(text) else None
+        if number is None:
+            or_none = "" if required else ", or leave it empty"
+            self.fail(name, f"Enter a whole number of tokens, such as 50,000{or_none}.")
+        elif number > most:
+            self.fail(name, f"Enter at most {most:,} tokens.")
+        return number
 
     def fail(self, name: str, sentence: str) -> None:
         """Note what is wrong with a field (``""``: with the whole form); the first sentence of a field stays."""

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from ownkey import audit, clock
 from ownkey.access import Actor, Role
-from ownkey.accounts import invitations, memberships, sessions, sign_in, users, workspaces
+from ownkey.accounts import api_tokens, invitations, memberships, sessions, sign_in, users, workspaces
 from ownkey.accounts.organizations import Created
 from ownkey.credentials import token_hash
 from ownkey.db import tables
@@ -191,6 +191,51 @@ async def test_an_admin_cannot_choose_the_password_of_somebody_elses_member(data
         await invitations.accept(database, token, password="chosen by the attacker")
     person = await users.by_id(database, victim.id)
     assert not person.has_password
+
+
+async def test_an_admin_cannot_choose_the_password_of_another_workspaces_member(database: Database) -> None:
+    """Also in one organization: it takes an admin of every workspace that somebody without a password is in."""
+    made, admin, _, token = await invited(database)
+    operator = await build.actor(database, made, None)
+    second = await workspaces.create(database, operator, PLAN, "Second")
+    victim = await build.member(database, made, Role.ADMIN, email=GUEST, workspace_id=second.id)
+    program = await api_tokens.actor_for(
+        database, await build.api_token(database, made, scopes=["members.manage"]), DEFAULT_CATALOGUE
+    )
+    for inviter in (admin, program):
+        _, again = await invitations.create(database, inviter, GUEST, Role.USER, made.workspace.id)
+        with pytest.raises(Expired):
+            await invitations.look(database, token)
+        with pytest.raises(Conflict):
+            await invitations.accept(database, again, password="chosen by the attacker")
+        token = again
+    assert not (await users.by_id(database, victim.id)).has_password
+    await memberships.add(database, operator, await address_of(database, admin), Role.DEVELOPER, second.id, PLAN)
+    _, as_developer = await invitations.create(database, admin, GUEST, Role.USER, made.workspace.id)
+    with pytest.raises(Conflict):
+        await invitations.accept(database, as_developer, password="chosen by the attacker")
+
+
+@pytest.mark.parametrize("inviter", [None, Role.OWNER, Role.ADMIN])
+async def test_who_manages_all_of_somebodys_workspaces_invites_them(database: Database, inviter: Role | None) -> None:
+    """The operator, the owner, and an admin of both: the person may choose the password with the invitation."""
+    made = await build.organization(database)
+    operator = await build.actor(database, made, None)
+    second = await workspaces.create(database, operator, PLAN, "Second")
+    await build.member(database, made, Role.USER, email=GUEST, workspace_id=second.id)
+    actor = await build.actor(database, made, inviter)
+    if inviter is Role.ADMIN:
+        await memberships.add(database, operator, await address_of(database, actor), Role.ADMIN, second.id, PLAN)
+    _, token = await invitations.create(database, actor, GUEST, Role.USER, made.workspace.id)
+    session = await invitations.accept(database, token, password=build.PASSWORD)
+    signed_in = await sessions.resolve(database, session)
+    assert signed_in is not None
+    assert {place.workspace.id for place in signed_in.places} == {made.workspace.id, second.id}
+
+
+async def address_of(db: Database, actor: Actor) -> str:
+    """The e-mail address of a person who acts."""
+    return (await users.by_id(db, str(actor.user_id))).email
 
 
 async def test_only_the_hash_of_an_invitation_is_kept(database: Database) -> None:

@@ -17,7 +17,14 @@ async def test_errors_are_problem_documents(acme: Acme) -> None:
         ("GET", "/nothing", 404, "not_found"),
         ("DELETE", "/organization", 405, "invalid_request"),
         ("GET", "/usage?period=2026-13", 400, "invalid_request"),
+        ("GET", "/usage?period=0000-01", 400, "invalid_request"),
+        ("GET", "/usage?period=9999-12", 400, "invalid_request"),
+        ("GET", "/usage?period=٢٠٢٦-11", 400, "invalid_request"),
+        ("GET", "/usage/days?period=0000-01", 400, "invalid_request"),
+        ("GET", "/usage/events?period=9999-12", 400, "invalid_request"),
         ("GET", "/usage/events?limit=0", 400, "invalid_request"),
+        ("GET", f"/usage/events?since={2**63}", 400, "invalid_request"),
+        ("GET", f"/audit?before={2**63}", 400, "invalid_request"),
         ("PUT", "/provider-keys/nobody", 404, "not_found"),
     ):
         reply = await acme.ask(method, path, token, json={"key": "sk-demo-0123456789"} if method == "PUT" else None)

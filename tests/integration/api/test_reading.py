@@ -7,10 +7,12 @@ from sqlalchemy import insert
 
 from ownkey import clock
 from ownkey.access import Role
+from ownkey.accounts import memberships, subscriptions, workspaces
 from ownkey.api.urls import PREFIX, ROUTES
 from ownkey.db.engine import Database
-from ownkey.db.tables import allowances
+from ownkey.db.tables import allowances, usage_events
 from ownkey.metering.alerts import Lookout
+from ownkey.plans import DEFAULT_CATALOGUE
 from tests.integration.api.conftest import Acme
 
 pytestmark = pytest.mark.anyio
@@ -26,8 +28,64 @@ async def test_usage_is_shown(acme: Acme) -> None:
         *("period", "granted", "used", "reserved", "remaining", "resets_at", "own_key_tokens", "events"),
         *("own_key_cost_micros", "own_key_unpriced_requests", "currency", "fallback_requests", "fallback_tokens"),
     }
-    for path in ("/usage/alerts", "/usage/days", "/usage/members", "/usage/providers", "/usage/events"):
+    for path in ("/usage/alerts", "/usage/days", "/usage/providers", "/usage/events"):
         assert (await acme.ask("GET", path, token)).json() == {"items": [], "next": None}
+    admin = await acme.token(Role.ADMIN, "usage.read")
+    assert (await acme.ask("GET", "/usage/members", admin)).json() == {"items": [], "next": None}
+
+
+async def test_who_used_what_is_for_those_who_see_members(acme: Acme, database: Database) -> None:
+    """As on the pages: to a developer only their own events say whose they are, only their workspaces have names."""
+    developer, admin = await acme.token(Role.DEVELOPER, "usage.read"), await acme.token(Role.ADMIN, "usage.read")
+    [maker] = [
+        member
+        for member in await memberships.list_members(database, acme.operator)
+        if acme.created.workspace.id in member.roles and member.roles[acme.created.workspace.id] is Role.DEVELOPER
+    ]
+    own, others = maker.user, acme.created.owner
+    plan = await subscriptions.plan_of(database, acme.operator, DEFAULT_CATALOGUE)
+    second = await workspaces.create(database, acme.operator, plan, "Second")
+    async with database.transaction() as tx:
+        for number, (user, place) in enumerate(((own, acme.created.workspace), (others, second))):
+            await tx.execute(insert(usage_events).values(**call(acme, f"req_{number}", user.id, place.id)))
+    assert (await acme.ask("GET", "/usage/members", developer)).status_code == 403
+    summed = (await acme.ask("GET", "/usage/members", admin)).json()["items"]
+    assert {row["label"] for row in summed} == {own.label, others.label}
+    seen = [
+        [
+            (event["member"], event["workspace"])
+            for event in (await acme.ask("GET", "/usage/events", token)).json()["items"]
+        ]
+        for token in (developer, admin)
+    ]
+    first = (own.email, acme.created.workspace.name)
+    assert seen == [[first, (None, "")], [first, (others.email, "Second")]]
+
+
+def call(acme: Acme, request_id: str, user_id: str, workspace_id: str) -> dict[str, object]:
+    """The row of a call that somebody made on an own key."""
+    now = clock.now()
+    return {
+        "request_id": request_id,
+        "organization_id": acme.created.organization.id,
+        "workspace_id": workspace_id,
+        "user_id": user_id,
+        "period": clock.period_of(now),
+        "provider": "openai",
+        "model": "gpt-4o",
+        "dialect": "openai",
+        "billed_to": "own_key",
+        "input_tokens": 100,
+        "cached_input_tokens": 0,
+        "cache_write_tokens": 0,
+        "output_tokens": 10,
+        "reasoning_tokens": 0,
+        "charged_tokens": 0,
+        "estimated": False,
+        "outcome": "finished",
+        "started_at": now,
+        "duration_ms": 1,
+    }
 
 
 async def test_alerts_are_shown(acme: Acme, database: Database) -> None:

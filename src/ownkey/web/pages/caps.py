@@ -18,16 +18,13 @@ from ownkey.web.forms import Form
 from ownkey.web.pages import workspace
 from ownkey.web.rendering import redirect, render
 
-_FIELDS = ("allowance_tokens", "own_key_tokens")
-
 
 async def save_workspace(request: Request) -> Response:
     """``POST /settings/workspace/cap``: cap what the workspace may use in a month; empty fields lift the cap."""
     form = await forms.read(request)
     signed_in = await session.require(request)
-    if not _is_good(form):
+    if not await _save(request, signed_in, form, "workspace", signed_in.workspace.id):
         return await workspace.page(request, form)
-    await _save(request, signed_in, form, "workspace", signed_in.workspace.id)
     return redirect(request, "/settings/workspace", notice="The workspace's cap is saved.")
 
 
@@ -42,9 +39,8 @@ async def save_member(request: Request) -> Response:
     form = await forms.read(request)
     signed_in = await session.require(request)
     member = await _member(request, signed_in)
-    if not _is_good(form):
+    if not await _save(request, signed_in, form, "member", member.user.id):
         return await _member_page(request, signed_in, member, form)
-    await _save(request, signed_in, form, "member", member.user.id)
     return redirect(request, "/settings/members", notice=f"The cap of {member.user.label} is saved.")
 
 
@@ -55,22 +51,14 @@ def may_cap(signed_in: SignedIn, member: Member) -> bool:
     return not member.is_owner and member.user.id != signed_in.user.id and signed_in.workspace.id in member.roles
 
 
-def _is_good(form: Form) -> bool:
-    for name in _FIELDS:
-        text = _text(form, name)
-        if text and not (text.isascii() and text.isdigit() and len(text) <= 15):
-            form.fail(name, "Write a number of tokens, or leave it empty for no cap.")
+async def _save(request: Request, signed_in: SignedIn, form: Form, scope: Scope, subject_id: str) -> bool:
+    """Set the cap in the form, unless something is wrong with it; whether it was right."""
+    allowance = form.tokens("allowance_tokens", caps.MOST_TOKENS, required=False)
+    own_key = form.tokens("own_key_tokens", caps.MOST_TOKENS, required=False)
+    if form.ok:
+        with suppress(NotFound):  # nothing to lift
+            await caps.set_cap(session.node_of(request).db, signed_in.actor, scope, subject_id, allowance, own_key)
     return form.ok
-
-
-def _text(form: Form, name: str) -> str:
-    return form.get(name, "").replace(",", "").strip()
-
-
-async def _save(request: Request, signed_in: SignedIn, form: Form, scope: Scope, subject_id: str) -> None:
-    allowance, own_key = (int(text) if (text := _text(form, name)) else None for name in _FIELDS)
-    with suppress(NotFound):  # nothing to lift
-        await caps.set_cap(session.node_of(request).db, signed_in.actor, scope, subject_id, allowance, own_key)
 
 
 async def _member(request: Request, signed_in: SignedIn) -> Member:

@@ -26,7 +26,7 @@ from ownkey.providers.health import Health
 from ownkey.providers.key_check import KeyCheckResult
 from ownkey.providers.provider import Provider
 from ownkey.vault import key_health, provider_keys
-from ownkey.vault.provider_keys import LONGEST_KEY, ProviderKey
+from ownkey.vault.provider_keys import LONGEST_KEY, MOST_FALLBACK_TOKENS, ProviderKey
 from ownkey.web import forms, session
 from ownkey.web.forms import Form
 from ownkey.web.rendering import redirect, render
@@ -135,7 +135,7 @@ async def set_fallback(request: Request) -> Response:
     node, actor = session.node_of(request), signed_in.actor
     managed_by = node.settings.keys_managed_by
     wanted = form.choice("fallback", ("never", "allowance"), "what happens when the key fails")
-    tokens = _tokens(form) if wanted == "allowance" else None
+    tokens = form.tokens("tokens", MOST_FALLBACK_TOKENS) if wanted == "allowance" else None
     if form.ok:
         try:
             await provider_keys.set_fallback(node.db, actor, provider.slug, tokens, managed_by=managed_by)
@@ -149,15 +149,6 @@ async def set_fallback(request: Request) -> Response:
         else f"The allowance is never used in place of your {provider.name} key."
     )
     return redirect(request, f"{PATH}#{provider.slug}", told)
-
-
-def _tokens(form: Form) -> int | None:
-    """The number in the form, which may be grouped by commas, points or spaces."""
-    digits = "".join(form.get("tokens", "").split()).replace(",", "").replace(".", "")
-    if digits.isascii() and digits.isdigit() and len(digits) <= len(str(provider_keys.MOST_FALLBACK_TOKENS)):
-        return int(digits)
-    form.fail("tokens", "Enter a whole number of tokens, such as 50,000.")
-    return None
 
 
 async def confirm_removal(request: Request) -> Response:
