@@ -221,14 +221,14 @@ async def test_a_month_of_many_calls_is_counted_in_parts(database: Database) -> 
     """
     async with open_desk(database, monthly_tokens=1_000_000) as desk:
         await desk.add_key()
-        await add_calls(desk, 120_000)
-        await cap(desk, "member", own_key=180_100)
+        await add_calls(desk, 60_000)
+        await cap(desk, "member", own_key=90_100)
         assert isinstance(await desk.ask(), Unavailable)
         assert isinstance(await counted(desk), Admission)
-        await add_calls(desk, 60_000)
+        await add_calls(desk, 30_000)
         admission = await counted(desk)
         assert isinstance(admission, Admission)
         await desk.settle(admission, output=100)
         refused = await counted(desk)
         assert isinstance(refused, CapReached)
-        assert refused.detail["cap_tokens"] == 180_100
+        assert refused.detail["cap_tokens"] == 90_100
