@@ -1,4 +1,4 @@
-"""Errors of providers that do not come whole: their status is known, and decides all that follows."""
+"""Errors of providers that do not come whole, and redirects: their status is known, and decides all that follows."""
 
 from __future__ import annotations
 
@@ -159,3 +159,38 @@ def test_half_a_key_in_half_an_error(customer: Customer, raw: RawProvider, how: 
     raw.script[:] = [half(400, how, b'{"error":{"message":"Bad key ' + OWN_KEY[:25].encode())]
     reply = ask(customer, post(CHAT, customer.token, chat(max_tokens=50)))
     assert (reply.status, reply.body) == (400, b'{"error":{"message":"Bad key ')
+
+
+@pytest.mark.parametrize("how", ["whole", "cut", "stalled"])
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+@pytest.mark.parametrize("key", [None, OWN_KEY])
+def test_a_redirect_uses_nothing(customer: Customer, raw: RawProvider, status: int, how: str, key: str | None) -> None:
+    """Nobody follows it, so nothing was made: it passes as it is, costs nothing, is not bridged, and no key worked."""
+    if key:
+        own_key(customer, 50_000)
+    raw.script[:] = [half(status, how)]
+    if how == "whole":
+        raw.script[:] = [b"HTTP/1.1 %d Moved\r\nlocation: /x\r\ncontent-length: 5\r\n\r\nmoved" % status]
+    relay = customer.service.application.relay
+    relay.used_keys()
+    reply = ask(customer, post(CHAT, customer.token, chat("word " * 1000, max_tokens=5)))
+    assert (reply.status, reply.headers["x-ownkey-billed-to"]) == (status, "own_key" if key else "allowance")
+    assert "location" not in reply.headers
+    if status != 304:
+        assert reply.body == b"moved" if how == "whole" else HALF.startswith(reply.body)
+    (event,) = customer.settled(1)
+    assert (event.outcome, event.input_tokens, event.output_tokens) == ("refused", 0, 0)
+    assert (customer.allowance().used, customer.allowance().reserved) == (0, 0)
+    assert keys(raw) == ["own" if key else "platform"]
+    assert not relay.used_keys()
+
+
+def test_a_redirect_is_no_answer_to_a_second_attempt(customer: Customer, raw: RawProvider) -> None:
+    """Where the allowance is answered with a redirect, the client gets what its own key was answered with."""
+    own_key(customer, 50_000)
+    raw.script[:] = [half(503, "cut"), b"HTTP/1.1 307 Moved\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n"]
+    reply = ask(customer, post(CHAT, customer.token, chat(max_tokens=50)))
+    assert (reply.status, "x-ownkey-fallback" in reply.headers) == (503, False)
+    assert keys(raw) == ["own", "platform"]
+    customer.settled(2)
+    assert (customer.allowance().used, customer.allowance().reserved) == (0, 0)

@@ -1,6 +1,7 @@
 """A provider's error: gathered before anybody sees any of it, because it may repeat the key and decides what follows.
 
-Its status has come with its head and means what it says, whether the body comes whole, breaks off or stalls.
+A redirect is one, too: nobody follows it, so nothing was made. The status has come with the head and means what it
+says, whether the body comes whole, breaks off or stalls.
 """
 
 from __future__ import annotations

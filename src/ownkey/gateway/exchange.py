@@ -178,10 +178,10 @@ class Exchange:
     # Watch
 
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
-        """The provider answers: an error is gathered first, anything else passes on."""
+        """The provider answers: an error, or a redirect, is gathered first; anything else passes on."""
         self._moved = True
         self.status = status
-        if status >= 400:
+        if status >= 300:
             self._error = ErrorReply(headers)
             return
         assert self._route is not None
@@ -251,7 +251,8 @@ class Exchange:
             error = key_rejected(self.call.provider, own_key is not None, message_of(body))
             self._settle("refused", NOTHING_USED, lambda: self._refuse(error))
             return
-        self._begin(self.status, header_rules.read_reply(reply.headers).lines, len(body))
+        length = None if self.status == 304 else len(body)
+        self._begin(self.status, header_rules.read_reply(reply.headers).lines, length)
         self.delivery.hold([body])
         then = self._relay.unless(self, self._admission, REASONS.get(failure), self._deliver_end)
         self._settle("refused", NOTHING_USED, then)
