@@ -75,9 +75,10 @@ def test_refusals_are_raised(customer: Customer, provider: FakeProvider) -> None
     with pytest.raises(ProviderKeyRejected):
         ask(customer)
     provider.clear()
-    provider.next(status=500)
-    with pytest.raises(OwnkeyError):
-        ask(customer)
+    for status in (500, 307):
+        provider.next(status=status)
+        with pytest.raises(OwnkeyError):
+            ask(customer)
 
 
 def test_a_broken_answer_is_said(customer: Customer, provider: FakeProvider) -> None:

@@ -174,6 +174,59 @@ def test_a_reply_that_breaks_is_never_a_whole_one(customer: Customer, raw: RawPr
     assert customer.allowance().reserved == 0
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_came_before_a_break_counts(customer: Customer, raw: RawProvider, at_once: bool) -> None:
+    """Usage that stands before broken framing is charged exactly, and the text is delivered, also in one read."""
+    told = b'{"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}],'
+    told += b'"usage":{"prompt_tokens":7,"completion_tokens":777}}'
+    said = b"data: %b\n\n" % told
+    begin = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    begin += b"%x\r\n%b\r\n" % (len(said), said)
+
+    def in_two(connection: socket.socket) -> None:
+        connection.sendall(begin)
+        time.sleep(0.2)
+        connection.sendall(b"zz\r\n")
+        connection.recv(1)
+
+    raw.script[:] = [begin + b"zz\r\n" if at_once else in_two]
+    with Wire(customer.service.url) as wire:
+        asked = chat(max_tokens=1000, stream=True, stream_options={"include_usage": True})
+        wire.send(post(CHAT, customer.token, asked))
+        got = wire.rest()
+    assert said in got
+    assert b"provider_failed" in got.partition(said)[2]
+    assert not got.endswith(b"0\r\n\r\n")
+    (event,) = customer.settled(1)
+    assert (event.outcome, event.estimated) == ("failed", False)
+    assert customer.allowance().used == 784
+    assert customer.allowance().reserved == 0
+
+
+@pytest.mark.parametrize("missing", [1, 100, 1_000])
+def test_a_stream_with_a_length_breaks_visibly(customer: Customer, raw: RawProvider, missing: int) -> None:
+    """An error of ours never fills the place of what is missing: the client gets it, and no end of the reply."""
+    said = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
+
+    def cut(connection: socket.socket) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n"
+        connection.sendall(head % (len(said) + missing) + said)
+
+    raw.script[:] = [cut]
+    asked = chat(max_tokens=50, stream=True, stream_options={"include_usage": True})
+    with Wire(customer.service.url) as wire:
+        wire.send(post(CHAT, customer.token, asked))
+        head = wire.head()
+        assert "content-length" not in head.headers
+        got = wire.rest()
+    assert b"provider_failed" in got.partition(said)[2]
+    assert not got.endswith(b"0\r\n\r\n")
+    raw.script[:] = [cut]
+    with Wire(customer.service.url) as wire:
+        wire.send(post(CHAT, customer.token, asked).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        assert "content-length" not in wire.head().headers
+
+
 WHOLE_REPLIES = {
     "interim replies": (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nlink: a\r\n\r\n" + WHOLE, b"{}", True),
     "chunks with extensions": (chunked(b"1;a=b\r\n{\r\n1\r\n}\r\n0\r\n\r\n"), b"{}", True),

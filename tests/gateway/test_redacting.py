@@ -182,15 +182,18 @@ def test_what_waits_is_sent_when_the_provider_breaks_off(customer: Customer, pro
     assert not said.endswith(b"0\r\n\r\n")
 
 
+@pytest.mark.parametrize("content_type", [FRAMES, FRAMES.upper()])
 @pytest.mark.parametrize("split", ["whole", "bytes", "random"])
-def test_a_stream_of_frames_stops_before_a_key(customer: Customer, provider: FakeProvider, split: Any) -> None:
+def test_a_stream_of_frames_stops_before_a_key(
+    customer: Customer, provider: FakeProvider, split: Any, content_type: str
+) -> None:
     """Frames have checksums: what came before the key arrives as it was, the reply breaks, and its cost is charged."""
     customer.connect("bedrock", OWN_KEY)
     said = event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": OWN_KEY}})
     first = int.from_bytes(CONVERSE_STREAM[:4], "big")
     stream = CONVERSE_STREAM[:first] + said + CONVERSE_STREAM[first:]
     body = asked("bedrock", {})
-    provider.replay([answer(CONVERSE, body, stream, FRAMES)], split=split, seed=11)
+    provider.replay([answer(CONVERSE, body, stream, content_type)], split=split, seed=11)
     with Wire(customer.service.url) as wire:
         wire.send(post(f"/bedrock{CONVERSE}", customer.token, body))
         if split == "whole":  # nothing has been sent when the key is seen

@@ -89,6 +89,21 @@ def test_what_nobody_knows_passes(customer: Customer, provider: FakeProvider) ->
     assert all(event.estimated for event in customer.settled(2))
 
 
+@pytest.mark.parametrize("content_type", ["text/event-stream", "Text/Event-Stream; Charset=UTF-8"])
+def test_a_type_is_the_same_in_capitals(customer: Customer, provider: FakeProvider, content_type: str) -> None:
+    """However its type is spelled, usage that only we asked for is counted and not shown; the type passes as it is."""
+    provider.next(tokens=12, headers=(("content-type", content_type),))
+    with Wire(customer.service.url) as wire:
+        wire.send(post(STREAMS["openai"][0], customer.token, chat(stream=True, max_tokens=100)))
+        reply = wire.reply()
+    assert reply.headers["content-type"] == content_type
+    assert b'"usage":{' in provider.last.sent
+    assert b'"usage":{' not in reply.body
+    assert b"[DONE]" in reply.body
+    (event,) = customer.settled(1)
+    assert (event.output_tokens, event.estimated) == (12, False)
+
+
 @every_dialect
 @pytest.mark.parametrize("after", [0, 5])
 def test_a_client_that_leaves_a_silent_provider(

@@ -90,7 +90,7 @@ async def open_chat(relay: Relay, actor: Actor, messages: Sequence[Message]) -> 
         page.exchange.client_gone()
         raise
     exchange = page.exchange  # the one that answered
-    if page.status >= 400:
+    if page.status >= 300:
         raise exchange.refusal or _passed_on(provider, message_of(first or b""))
     text = _text(page, exchange, first)
     return Chat(exchange.request_id, provider, call.model, page.billed_to, text, exchange.client_gone)

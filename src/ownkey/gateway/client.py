@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ownkey.gateway.exchange import Exchange
 
 
+# Held back beyond this, what looks like line ends after the end of a stream is none.
+_MOST_BLANK = 16
+
+
 class Client(Protocol):
     """Where a reply goes: a socket, or the assistant page. What is written is gathered until ``flush``."""
 
@@ -40,6 +44,7 @@ class Delivery:
 
     gone = False
     _flushed = False
+    _cut = b""
     _head: tuple[int, bytes, int | None] | None = None
     _remaining: int | None = None
 
@@ -65,23 +70,47 @@ class Delivery:
 
     def pass_on(self, pieces: list[bytes]) -> None:
         """Some of the body, and more to come. What the client would take for the end is held back for now."""
-        for piece in pieces:
-            for marker in self._end_markers:
-                if marker in piece:
-                    self._hold_back(pieces)
-                    return
-        if self._head is not None or self._held:
-            self._held += pieces
+        if self._mark_end(pieces):
+            if self._held:
+                self._write_held()
+                self._flush()
+            self._held = pieces
+        elif self._held:
+            self._pass_after_end(pieces)
+        elif self._head is not None:
+            self._held = pieces
             self._write_held()
             self._flush()
         else:
             self.client.write(pieces)
             self.client.flush()
 
-    def _hold_back(self, pieces: list[bytes]) -> None:
-        if self._held:
-            self._write_held()
-            self._flush()
+    def _mark_end(self, pieces: list[bytes]) -> bool:
+        """Whether a marker is in these pieces, or becomes whole with them."""
+        for piece in pieces:
+            data = self._cut + piece if self._cut else piece
+            for marker in self._end_markers:
+                if marker in data:
+                    self._cut = b""
+                    return True
+            # No marker has a line feed, with which nearly every piece ends: only another may end inside a marker.
+            self._cut = b"" if data.endswith(b"\n") else data[1 - max(map(len, self._end_markers)) :]
+        return False
+
+    def _pass_after_end(self, pieces: list[bytes]) -> None:
+        """More after a marker: of its own event the last is held back, with the line ends that complete it.
+
+        If another event begins, it was no end, or not the last: all of it passes.
+        """
+        more, held = b"".join(pieces), self._held
+        if not more.strip() and len(held) + len(more) < _MOST_BLANK:
+            held += pieces
+            return
+        if held[-1].endswith(b"\n"):
+            held += pieces
+            pieces = []
+        self._write_held()
+        self._flush()
         self._held = pieces
 
     def hold(self, pieces: list[bytes]) -> None:

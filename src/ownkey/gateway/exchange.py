@@ -18,8 +18,8 @@ from ownkey.errors import Internal, OwnkeyError, ProviderFailed
 from ownkey.gateway import headers as header_rules
 from ownkey.gateway.call import Call
 from ownkey.gateway.client import Client, Delivery
+from ownkey.gateway.error_reply import ErrorReply
 from ownkey.gateway.fallback import REASONS, reason_failed, reason_unreached
-from ownkey.gateway.inflate import readable
 from ownkey.gateway.passage import Passage
 from ownkey.gateway.routing import Route, admission_request, key_rejected
 from ownkey.gateway.upstream import Connection
@@ -28,14 +28,11 @@ from ownkey.metering.reservations import Admission, Caller, Fallback, KeyRow
 from ownkey.metering.settlement import Outcome, Renew, Settle
 from ownkey.metering.usage import NOTHING_USED, BilledTo, Usage, charge
 from ownkey.providers.failures import Failure, classify, message_of
-from ownkey.providers.redaction import redact
 
 if TYPE_CHECKING:
     from ownkey.gateway.relay import Relay
 
 log = structlog.get_logger(__name__)
-
-_LONGEST_ERROR = 1 << 20
 
 
 class Exchange:
@@ -48,8 +45,7 @@ class Exchange:
     _connection: Connection | None = None
     _watch: ReplyWatch | None = None
     _passage: Passage | None = None
-    _reply_headers: list[tuple[bytes, bytes]]
-    _error: list[bytes] | None = None
+    _error: ErrorReply | None = None
     status = 0
     _sent = False
     _settled = False
@@ -182,12 +178,11 @@ class Exchange:
     # Watch
 
     def on_head(self, status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> None:
-        """The provider answers: an error is gathered first, anything else passes on."""
+        """The provider answers: an error, or a redirect, is gathered first; anything else passes on."""
         self._moved = True
         self.status = status
-        if status >= 400:
-            self._error = []
-            self._reply_headers = headers
+        if status >= 300:
+            self._error = ErrorReply(headers)
             return
         assert self._route is not None
         reply = header_rules.read_reply(headers)
@@ -200,7 +195,11 @@ class Exchange:
         self._moved = True
         try:
             if self._error is not None:
-                self._gather_error(pieces, complete)
+                enough = self._error.add(pieces)
+                if complete:
+                    self._connection = None
+                if complete or enough:
+                    self._end_refused(self._error, complete)
                 return
             watch, passage = self._watch, self._passage
             assert watch is not None
@@ -239,18 +238,12 @@ class Exchange:
         log.info("provider broke off", request_id=self.request_id, provider=self.call.provider.slug, reason=reason)
         self._fail(ProviderFailed())
 
-    def _gather_error(self, pieces: list[bytes], complete: bool) -> None:
-        assert self._error is not None
+    def _end_refused(self, reply: ErrorReply, whole: bool) -> None:
+        """The provider refused the call: nothing was used, and what its status means follows."""
         assert self._admission is not None
         assert self._route is not None
-        self._error += pieces
-        if complete:
-            self._connection = None
-        elif sum(map(len, self._error)) < _LONGEST_ERROR:
-            return
         self._drop_connection()
-        body, self._reply_headers = readable(b"".join(self._error), self._reply_headers, _LONGEST_ERROR)
-        body = redact(body, *self._route.secrets)
+        body = reply.read(self._route, whole)
         failure = classify(self.call.provider, self.status, body)
         own_key = self._admission.key
         self._relay.refused(self._route, own_key, failure, body)
@@ -258,7 +251,8 @@ class Exchange:
             error = key_rejected(self.call.provider, own_key is not None, message_of(body))
             self._settle("refused", NOTHING_USED, lambda: self._refuse(error))
             return
-        self._begin(self.status, header_rules.read_reply(self._reply_headers).lines, len(body))
+        length = None if self.status == 304 else len(body)
+        self._begin(self.status, header_rules.read_reply(reply.headers).lines, length)
         self.delivery.hold([body])
         then = self._relay.unless(self, self._admission, REASONS.get(failure), self._deliver_end)
         self._settle("refused", NOTHING_USED, then)
@@ -301,7 +295,13 @@ class Exchange:
         self._refuse(error)
 
     def _fail(self, error: OwnkeyError) -> None:
-        """The provider failed after the call was sent: charge what it had generated, and say so to the client."""
+        """The provider failed after the call was sent: charge what it had generated, and say so to the client.
+
+        One that failed in the middle of an error has said what it had to say.
+        """
+        if self._error is not None:
+            self._end_refused(self._error, whole=False)
+            return
         usage = self._used_so_far(free=isinstance(error, ProviderFailed))
         reason = None if self._watch is not None else reason_failed(error)
         then = self._relay.unless(self, self._admission, reason, lambda: self._break_off(error))

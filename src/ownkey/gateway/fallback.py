@@ -70,7 +70,7 @@ class AnswerOnly:
 
     def begin(self, status: int, headers: bytes, length: int | None) -> None:
         """The head of an answer, with the reason for it; or of an error, which ends here."""
-        self._failed = status >= 400
+        self._failed = status >= 300
         if not self._failed:
             self._answered()
             self._client.begin(status, b"%bx-ownkey-fallback: %b\r\n" % (headers, self._reason.encode()), length)

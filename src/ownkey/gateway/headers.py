@@ -70,7 +70,7 @@ def request_block(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
 class ReplyHead(NamedTuple):
     """What is read of a reply's header: the lines that the client gets, and what the body is.
 
-    The content coding is in lower case; coding and type are empty if not said.
+    Content type and coding are in lower case, and empty if not said.
     """
 
     lines: bytes
@@ -87,7 +87,7 @@ def read_reply(headers: Sequence[tuple[bytes, bytes]]) -> ReplyHead:
         if down_as:
             lines += (down_as, value, b"\r\n")
             if name == b"content-type":
-                content_type = value.decode("latin-1")
+                content_type = value.decode("latin-1").lower()
             elif name == b"content-encoding":  # said twice, it is applied twice
                 said = value.decode("latin-1").strip().lower()
                 coding = f"{coding}, {said}" if coding else said

@@ -15,7 +15,10 @@ class Passage:
     __slots__ = ("_filter", "_needles", "_redactor", "keeps_length")
 
     def __init__(self, call: Call, reply: ReplyHead, needles: Needles) -> None:
-        """``keeps_length`` says that the client gets as many bytes as the provider sends."""
+        """``keeps_length`` says that the client gets as many bytes as the provider sends, whatever happens.
+
+        A stream may not: an event may be kept out, and if it breaks off an error of ours takes the place of the rest.
+        """
         is_plain = reply.coding in ("", "identity")
         is_filtered = call.stream and not call.reports_usage and is_plain and "event-stream" in reply.content_type
         self._needles = needles
@@ -23,7 +26,7 @@ class Passage:
         self._redactor = None if is_plain else Redactor(needles, reply.coding)
         if FRAMES in reply.content_type:
             self._redactor = Redactor(needles, reply.coding, overwrites=False)
-        self.keeps_length = not is_filtered
+        self.keeps_length = not call.stream
 
     @property
     def stuck(self) -> bool:

@@ -195,8 +195,13 @@ class Connection(asyncio.Protocol):
         receiver.on_data(pieces, True)
 
     def _break(self, receiver: Receiver, reason: str) -> None:
-        self.close()
-        receiver.on_broken(reason)
+        """End a reply that went wrong; what came of its body before that still counts."""
+        pieces, self._pieces = self._pieces, []
+        if pieces:
+            receiver.on_data(pieces, False)
+        if self.receiver is receiver:  # else it gave up over these pieces
+            self.close()
+            receiver.on_broken(reason)
 
 
 class Pool:

@@ -182,6 +182,8 @@ BY_STATUS = {
 # Members whose value is a word of the provider's vocabulary, wherever in the error they stand.
 _WORD_MEMBERS = frozenset({"type", "__type", "code", "status", "reason", "error_code", "limit_source", "error"})
 _MESSAGE_MEMBERS = frozenset({"message", "Message", "detail", "error", "error_description", "raw", "msg"})
+# The same in the text of a body that broke off and is no JSON: which of its words came still counts.
+_WORDS_SAID = re.compile('"(?:' + "|".join(sorted(_WORD_MEMBERS)) + r')"\s*:\s*"([^"\\]{1,80})"')
 _DEEPEST = 6
 _MOST_BYTES = 65_536
 
@@ -203,20 +205,20 @@ def _members(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
 def classify(provider: Provider, status: int, body: bytes) -> Failure | None:
     """What a reply with this status and body means for the key; None for a status below 400.
 
-    Only the first 64 KiB of the body are read. A body that is not JSON is searched as text.
+    Only the first 64 KiB of the body are read. One that is not JSON, such as half of it, is searched as text.
     """
     if status < 400:
         return None
-    words, message = frozenset[str](), body[:_MOST_BYTES].decode("utf-8", "replace")
+    message = body[:_MOST_BYTES].decode("utf-8", "replace")
     try:
         members = list(_members(msgspec.json.decode(body)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
+        found = _WORDS_SAID.findall(message)
     else:
-        # AWS writes an exception with its namespace before it: com.amazon.coral.service#ThrottlingException.
-        found = (text for name, text in members if name in _WORD_MEMBERS and len(text) <= 80)
-        words = frozenset(text.lower().rpartition("#")[2] for text in found)
+        found = [text for name, text in members if name in _WORD_MEMBERS and len(text) <= 80]
         message = "\n".join(text[:2_000] for name, text in members if name in _MESSAGE_MEMBERS)
+    # AWS writes an exception with its namespace before it: com.amazon.coral.service#ThrottlingException.
+    words = frozenset(text.lower().rpartition("#")[2] for text in found)
     for row in TABLE:
         if row.fits(provider.slug, status, words, message):
             return row.failure

@@ -195,6 +195,15 @@ def test_a_body_that_says_nothing_is_read_by_its_status(status: int, body: bytes
     assert classify(find("openai"), status, body) is expected
 
 
+def test_half_a_body_counts_for_what_it_says() -> None:
+    """A body that broke off is read as far as it came: no credit is no pressure if its word is there."""
+    whole = b'{"error": {"type": "insufficient_quota", "message": "You exceeded your current quota", "param": null}}'
+    for length in range(len(whole)):
+        known = b'"insufficient_quota"' in whole[:length]
+        expected = Failure.NO_MONEY if known else Failure.PRESSURE
+        assert classify(find("openai"), 429, whole[:length]) is expected
+
+
 @pytest.mark.parametrize("status", [200, 204, 302, 399])
 def test_what_is_no_error_is_no_failure(status: int) -> None:
     """Below 400 there is nothing to classify."""
