@@ -12,10 +12,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from ownkey.errors import InvalidRequest
+
 Medium = Literal["image", "audio", "video", "file"]
 Media = Sequence[tuple[Medium, int]]
 """What each medium of a request is, and how many bytes of it stand in the request; 0: it is kept elsewhere."""
 
+MOST_PARTS = 50_000
+"""Messages and their parts, of all messages together; nobody waits long for these to be looked at."""
 _DEEPEST = 6
 _DATA_URL = re.compile(r"data:(image|audio|video)/")
 
@@ -33,14 +37,21 @@ _messages = msgspec.json.Decoder(_Messages)
 
 
 def media_in(body: bytes) -> Media:
-    """The media of a request whose body is known to be JSON, in order; of one nested too deeply, a file."""
+    """The media of a request whose body is known to be JSON, in order; of one nested too deeply, a file.
+
+    Raises ``InvalidRequest`` for more parts than anybody sends.
+    """
     try:
         found = _messages.decode(body)
     except RecursionError:
         return [("file", 0)]
     media: list[tuple[Medium, int]] = []
+    parts = 0
     for messages in (found.messages, found.contents, found.input):
         for part in _parts(messages):
+            parts += 1
+            if parts > MOST_PARTS:
+                raise InvalidRequest(f"The request has more than {MOST_PARTS:,} messages and parts of messages.")
             medium = _medium(part)
             if medium is not None:
                 media.append(medium)
