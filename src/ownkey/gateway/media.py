@@ -33,18 +33,21 @@ class _Messages(msgspec.Struct):
     images: Any = None  # Ollama's prompts
 
 
-_messages = msgspec.json.Decoder(_Messages)
+_messages = msgspec.json.Decoder(_Messages, float_hook=len)  # no number says anything here, and fractions take long
 
 
 def media_in(body: bytes) -> Media:
-    """The media of a request whose body is known to be JSON, in order; of one nested too deeply, a file.
+    """The media of a request that ``decode_body`` has taken, in order; of one nested too deeply, a file.
 
-    Raises ``InvalidRequest`` for more parts than anybody sends.
+    Raises ``InvalidRequest`` for more parts than anybody sends, and for what only looks like JSON where nobody had to
+    read it before: half a character, an integer of thousands of digits.
     """
     try:
         found = _messages.decode(body)
     except RecursionError:
         return [("file", 0)]
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     media: list[tuple[Medium, int]] = []
     parts = 0
     for messages in (found.messages, found.contents, found.input):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from ownkey.errors import InvalidRequest
@@ -67,3 +69,37 @@ def test_an_image_is_seen_behind_any_text(text: str) -> None:
     content = [{"type": "text", "text": text}, image]
     read = call(body={"model": "m", "messages": [{"role": "user", "content": content}]})
     assert read.input_ceiling() == len(read.body) + IMAGE_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("number", "is_read"),
+    [(b"1e999", True), (b"-0." + b"7" * 5_000, True), (b"7" * 4_000, True), (b"7" * 5_000, False)],
+)
+def test_odd_numbers_in_a_message(number: bytes, is_read: bool) -> None:
+    """What is beyond any number of ours is the provider's to judge; a whole one that cannot be read is refused."""
+    body = b'{"messages":[{"type":"image","x":[1.5,%b]}]}' % number
+    if is_read:
+        assert call(body=body).input_ceiling() == len(body) + IMAGE_TOKENS
+    else:
+        with pytest.raises(InvalidRequest, match="not valid JSON"):
+            call(body=body)
+
+
+@pytest.mark.parametrize("value", [b"1.0", b"0.5", b"1e2", b"1e999", b"-1.5"])
+@pytest.mark.parametrize("name", [b"n", b"max_tokens", b"stream", b"model", b"background"])
+def test_a_fraction_is_no_value_of_a_member_that_we_act_on(name: bytes, value: bytes) -> None:
+    """Limits and choices are whole numbers, written as such; nothing else is a number."""
+    with pytest.raises(InvalidRequest, match=name.decode()):
+        call(body=b'{"%b":%b}' % (name, value))
+
+
+def test_a_name_of_many_escapes_takes_no_memory() -> None:
+    """A member's name is read without a way back, so its length is all that it takes."""
+    sizes = []
+    for length in (1_000, 1_000_000):
+        body = b'{"x":{"n":1},"%b":0,"n":1}' % (b"\\n" * length)
+        tracemalloc.start()
+        refuse_repetitions("chat", body)
+        sizes.append(tracemalloc.get_traced_memory()[1] / len(body))
+        tracemalloc.stop()
+    assert sizes[1] <= sizes[0]
