@@ -24,7 +24,10 @@ LONGEST_MODEL = 256
 MOST_VALUES = 400_000
 """JSON values in a body: reading so many takes some hundredths of a second, in which nobody else is served."""
 MOST_MEMBERS = 10_000
-"""Members of a body, or of its section, one of whose names is there twice."""
+"""Members of a body, or of its section, one of whose names may be there twice."""
+LONGEST_NAME = 1_000
+"""Characters of such a name."""
+_TOO_MANY_MEMBERS = f"The request body has an object of more than {MOST_MEMBERS:,} members."
 _DECODED_AT_ONCE = 65_536
 
 
@@ -191,13 +194,17 @@ def members(document: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 def names_in_order(document: bytes) -> list[str]:
     """The names of a JSON object's members as they stand there, repetitions included, as far as the first one."""
     values = members(document)
+    if len(values) > MOST_MEMBERS:
+        raise InvalidRequest(_TOO_MANY_MEMBERS)
+    if max(map(len, values), default=0) > LONGEST_NAME:
+        raise InvalidRequest(f"The request body has a name of more than {LONGEST_NAME:,} characters.")
     names: list[str] = []
     at = document.index(b"{") + 1
     while match := _NAME.match(document, at):
         name = msgspec.json.decode(match[1], type=str)
         names.append(name)
         if len(names) > MOST_MEMBERS:
-            raise InvalidRequest(f"The request body has an object of more than {MOST_MEMBERS:,} members.")
+            raise InvalidRequest(_TOO_MANY_MEMBERS)
         # Of a repeated name ``values`` has the last value; so where another stands, this name comes again.
         value, at = memoryview(values[name]), match.end()
         after = _AFTER.match(document, at + len(value)) if document[at : at + len(value)] == value else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import pytest
 
 from ownkey.errors import InvalidRequest
@@ -46,12 +44,13 @@ def test_as_many_values_as_are_allowed() -> None:
     assert call(path="/v1/completions", body=body).choices == 1
 
 
-def test_a_body_of_too_many_members_is_refused() -> None:
+@pytest.mark.parametrize("member", [b'"N":0,', b'"m":0,'], ids=["different", "the same"])
+def test_a_body_of_too_many_members_is_refused(member: bytes) -> None:
     """Looking for a name that is there twice ends after so many names, however many follow."""
 
     taken = []
     for number in (10_000, 100_000):
-        members = b"".join(b'"%x":0,' % name for name in range(number))
+        members = b"".join(member.replace(b"N", b"%x" % name) for name in range(number))
         body = b'{"messages":[{"model":"x"}],%b"model":"m"}' % members
 
         def look(body: bytes = body) -> None:
@@ -93,13 +92,10 @@ def test_a_fraction_is_no_value_of_a_member_that_we_act_on(name: bytes, value: b
         call(body=b'{"%b":%b}' % (name, value))
 
 
-def test_a_name_of_many_escapes_takes_no_memory() -> None:
-    """A member's name is read without a way back, so its length is all that it takes."""
-    sizes = []
-    for length in (1_000, 1_000_000):
-        body = b'{"x":{"n":1},"%b":0,"n":1}' % (b"\\n" * length)
-        tracemalloc.start()
-        refuse_repetitions("chat", body)
-        sizes.append(tracemalloc.get_traced_memory()[1] / len(body))
-        tracemalloc.stop()
-    assert sizes[1] <= sizes[0]
+@pytest.mark.parametrize("letter", [b"a", b"\\n", b"\\u0061"])
+def test_a_name_has_a_length(letter: bytes) -> None:
+    """Where a name may be there twice, all are read, and none is longer than anybody's: the refusal says how long."""
+    body = b'{"x":{"n":1},"%b":0,"n":1}'
+    refuse_repetitions("chat", body % (letter * 1_000))
+    with pytest.raises(InvalidRequest, match="more than 1,000 characters"):
+        refuse_repetitions("chat", body % (letter * 1_001))
