@@ -18,6 +18,7 @@ _MOST_PARTS = 1_000
 _LARGEST_HEAD = 4_096
 _MOST_OPTIONS = 16
 _UNREADABLE = "The multipart form could not be read."
+_NO_NAME = "A part of the form has no plain name."
 
 
 @dataclass(slots=True)
@@ -75,6 +76,8 @@ def _read_head(body: bytes, at: int) -> tuple[Part, int]:
     end = body.find(b"\r\n\r\n", at, at + _LARGEST_HEAD)
     if end < 0:
         raise InvalidRequest(f"The head of a part of the form is not whole, or larger than {_LARGEST_HEAD:,} bytes.")
+    if end == at:
+        raise InvalidRequest(_NO_NAME)
     disposition = media_type = b""
     for line in body[at + 2 : end].split(b"\r\n"):
         header = _HEADER.fullmatch(line)
@@ -94,7 +97,7 @@ def _part(disposition: bytes, media_type: str) -> Part:
     # The time that reading the options takes grows with the square of their number.
     options = parse_options_header(disposition)[1] if disposition.count(b";") <= _MOST_OPTIONS else {}
     if b"name" not in options or b"name*" in disposition.lower():
-        raise InvalidRequest("A part of the form has no plain name.")
+        raise InvalidRequest(_NO_NAME)
     return Part(options[b"name"].decode("utf-8", "replace"), media_type, b"filename" in options)
 
 
