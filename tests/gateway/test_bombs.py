@@ -104,6 +104,19 @@ def test_a_gigabyte_in_chunks(running: Running, path: str) -> None:
     assert running.provider.requests == []
 
 
+def test_a_body_of_tiny_chunks(running: Running) -> None:
+    """A body takes the memory of its bytes, however many chunks it comes in and whoever sends it."""
+    head = post(CHAT, "ownkey_nobodys", raw=b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    chunks = b"2\r\nxx\r\n" * 10_000
+    with flat(running), Wire(running.url, 60) as wire:
+        wire.send(head)
+        for _ in range(200):
+            wire.send(chunks)
+        wire.send(b"0\r\n\r\n")
+        assert wire.reply().status == 400
+    assert running.provider.requests == []
+
+
 @pytest.mark.parametrize(
     ("start", "piece"),
     [

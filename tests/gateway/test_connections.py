@@ -319,6 +319,32 @@ def test_trace_is_never_relayed(service: Service, customer: Customer, provider: 
     assert provider.requests == []
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "",
+        "Connection: Upgrade\nUpgrade: h2c\n",
+        "Proxy-Connection: Upgrade\nUpgrade: websocket\n",
+        "Connection: close\n",
+    ],
+    ids=["plain", "upgrade", "proxy", "close"],
+)
+@pytest.mark.parametrize("body", ["", "Content-Length: 2\n", "Transfer-Encoding: chunked\n"])
+@pytest.mark.parametrize("target", [CHAT, "/openai/v1/models", "/sign-in", "/x", "*", "provider.test:443"])
+def test_connect_is_refused(service: Service, provider: FakeProvider, target: str, body: str, extra: str) -> None:
+    """CONNECT asks for a tunnel, which is nowhere: 400 and the end of the connection; others are served as before."""
+    with Wire(service.url) as other, Wire(service.url) as wire:
+        wire.send(f"CONNECT {target} HTTP/1.1\nHost: here\nAuthorization: Bearer x\n{extra}{body}\n")
+        wire.send(b"2\r\n{}\r\n0\r\n\r\n" + PAGE)
+        reply = wire.reply()
+        assert (reply.status, reply.json["code"]) == (400, "invalid_request")
+        assert reply.headers["connection"] == "close"
+        assert wire.rest() == b""
+        other.send(PAGE)
+        assert other.reply().status == 200
+    assert provider.requests == []
+
+
 @pytest.mark.parametrize("upgrade", ["h2c", "TLS/1.0", "foo"])
 def test_other_upgrades_are_ignored(service: Service, customer: Customer, provider: FakeProvider, upgrade: str) -> None:
     """A client that offers another protocol, as Java's does, is served in this one; the connection ends with that."""
@@ -329,6 +355,23 @@ def test_other_upgrades_are_ignored(service: Service, customer: Customer, provid
         assert wire.rest() == b""
     assert provider.last.json["messages"][0]["content"] == "upgraded"
     assert provider.last.header("upgrade") == ""
+    customer.settled(1)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "Proxy-Connection: Upgrade\n",
+        "Proxy-Connection: keep-alive, upgrade\nConnection: Upgrade\nConnection: Upgrade\n",
+    ],
+)
+def test_an_offer_is_read_once(service: Service, customer: Customer, provider: FakeProvider, extra: str) -> None:
+    """Wherever another protocol is offered, the request is served in this one, and the connection ends."""
+    with Wire(service.url) as wire:
+        wire.send(post(CHAT, customer.token, chat("once"), extra=f"Upgrade: h2c\n{extra}") + PAGE)
+        assert wire.reply().status == 200
+        assert wire.rest() == b""
+    assert [request.json["messages"][0]["content"] for request in provider.requests] == ["once"]
     customer.settled(1)
 
 

@@ -34,6 +34,7 @@ from ownkey.gateway.request_fields import (
     one_of,
     prompts,
     refuse_repetitions,
+    refuse_too_many_values,
     section_of,
 )
 from ownkey.providers.provider import Provider
@@ -83,7 +84,7 @@ class Call:
     form: list[Part] | None = None
     fields: Body
     may_have_media = False
-    media: Media | None = None
+    media: Media
     _ceiling: int | None = None
 
     def __init__(self, head: Head, body: bytes) -> None:
@@ -93,6 +94,7 @@ class Call:
         self.model = head.model
         self.body = body
         self.fields = _NO_FIELDS
+        self.media = ()
         self.least_output = LEAST_OUTPUT
 
     @property
@@ -124,7 +126,7 @@ class Call:
                 self._ceiling = ceilings.form_ceiling(self.form, len(self.body))
             else:
                 self._ceiling = ceilings.input_ceiling(
-                    self.endpoint.kind, self.model, self.body, self.fields, self._media()
+                    self.endpoint.kind, self.model, self.body, self.fields, self.media
                 )
         return self._ceiling
 
@@ -134,13 +136,7 @@ class Call:
             return 0
         if self.form is not None:
             return estimates.form_tokens(self.form)
-        return min(estimates.input_tokens(self.body, self._media()), max(self.input_ceiling(), 1))
-
-    def _media(self) -> Media:
-        """The images, files and sounds in the body; looked for once, and only where there may be some."""
-        if self.media is None:
-            self.media = media_in(self.body) if self.may_have_media else ()
-        return self.media
+        return min(estimates.input_tokens(self.body, self.media), max(self.input_ceiling(), 1))
 
     def output_maximum(self) -> int:
         """The most output tokens that one choice can have when the caller sets no limit."""
@@ -270,11 +266,15 @@ def read_body(head: Head, body: bytes) -> Call:
         call.model = ""
     elif body and head.content_type[:10].lower() == "multipart/":
         _read_form(call)
-    elif endpoint.kind == "unknown":
-        with contextlib.suppress(InvalidRequest):  # what its members mean is the provider's business
-            _read_json(call)
     elif body or endpoint.kind in _JSON_KINDS:
-        _read_json(call)
+        refuse_too_many_values(body)
+        if endpoint.kind == "unknown":
+            with contextlib.suppress(InvalidRequest):  # what its members mean is the provider's business
+                _read_json(call)
+        else:
+            _read_json(call)
+        if call.may_have_media:
+            call.media = media_in(body)
     return call
 
 

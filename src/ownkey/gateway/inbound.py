@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 # Bodies on their way may take as much memory as so many of the largest: their callers are not known yet.
 _MOST_LARGE_BODIES = 16
+# More pieces of a body than this are put together: one of a byte takes fifty.
+_MOST_PIECES = 1_024
 _MANY = 4_096
 # How a chunk begins: made once, for there are tens of thousands a second.
 _SIZES = [b"%x\r\n" % size for size in range(_MANY)]
@@ -42,6 +44,7 @@ class Inbound:
     exchange: Exchange | None = None
     _looked_at = False
     _counted = 0
+    _loose = 0  # the last pieces of the body, not yet put together
     _chunked = False
     _bodiless = False
 
@@ -60,6 +63,10 @@ class Inbound:
         self.size += len(body)
         if self.size <= self.listener.relay.node.settings.max_request_bytes:
             self.body.append(body)
+            self._loose += 1
+            if self._loose == _MOST_PIECES:
+                self._loose = 0
+                self.body[-_MOST_PIECES:] = [b"".join(self.body[-_MOST_PIECES:])]
         elif not self.too_large:
             self.too_large = True
             self.body.clear()

@@ -15,7 +15,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding JSON raises for bytes that are none: bad syntax, bad UTF-8 in a string, or nested too deeply."""
 
 _STRUCTURE = re.compile(rb'["{}\[\]]')
-_IN_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
+_IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _QUOTE, _COLON, _OPEN_OBJECT, _OPEN_ARRAY = b'":{['
 _WHITE_SPACE = b" \t\r\n"
 

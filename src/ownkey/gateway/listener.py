@@ -29,6 +29,7 @@ _LARGEST_HEAD = 65_536
 """Bytes of a head, of trailers, or of framing without any content; also the most that is parsed in one go."""
 _LARGEST_PAGE_BODY = 1_048_576
 _NOT_HTTP = "The request is not valid HTTP."
+_OFFERS = (b"connection", b"proxy-connection")  # where the parser looks for the offer of another protocol
 
 
 class Listener(HttpToolsProtocol):
@@ -52,6 +53,7 @@ class Listener(HttpToolsProtocol):
         self._length: int | None = None  # of the body, as announced
         self._open = False  # a request has begun and is not whole
         self._in_head = False
+        self._read_again = False  # without the other protocol that it offers
         self._moved = False  # this read brought some of a body, or the end of a request
         self._stray = 0  # bytes since then
         self._page_body = 0
@@ -124,9 +126,12 @@ class Listener(HttpToolsProtocol):
     def _stay_in_http(self, rest: bytes) -> None:
         """Serve a request that offers another protocol in this one, as its connection's last (RFC 9110, 7.8).
 
-        The parser leaves the body of such a request aside, so it reads the request again, without the offer.
+        The parser leaves the body of such a request aside, so it reads the request again, without the offer; once.
         """
-        lines = [b"%b: %b\r\n" % field for field in self.headers if field[0] != b"connection"]
+        if self._read_again:
+            return self._reject(InvalidRequest(_NOT_HTTP))
+        self._read_again = True
+        lines = [b"%b: %b\r\n" % field for field in self.headers if field[0] not in _OFFERS]
         if self._length is not None:
             lines.append(b"content-length: %d\r\n" % self._length)
         version = self.parser.get_http_version().encode()

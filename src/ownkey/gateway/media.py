@@ -12,10 +12,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from ownkey.errors import InvalidRequest
+
 Medium = Literal["image", "audio", "video", "file"]
 Media = Sequence[tuple[Medium, int]]
 """What each medium of a request is, and how many bytes of it stand in the request; 0: it is kept elsewhere."""
 
+MOST_PARTS = 50_000
+"""Messages and their parts, of all messages together; nobody waits long for these to be looked at."""
 _DEEPEST = 6
 _DATA_URL = re.compile(r"data:(image|audio|video)/")
 
@@ -29,18 +33,28 @@ class _Messages(msgspec.Struct):
     images: Any = None  # Ollama's prompts
 
 
-_messages = msgspec.json.Decoder(_Messages)
+_messages = msgspec.json.Decoder(_Messages, float_hook=len)  # no number says anything here, and fractions take long
 
 
 def media_in(body: bytes) -> Media:
-    """The media of a request whose body is known to be JSON, in order; of one nested too deeply, a file."""
+    """The media of a request that ``decode_body`` has taken, in order; of one nested too deeply, a file.
+
+    Raises ``InvalidRequest`` for more parts than anybody sends, and for what only looks like JSON where nobody had to
+    read it before: half a character, an integer of thousands of digits.
+    """
     try:
         found = _messages.decode(body)
     except RecursionError:
         return [("file", 0)]
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     media: list[tuple[Medium, int]] = []
+    parts = 0
     for messages in (found.messages, found.contents, found.input):
         for part in _parts(messages):
+            parts += 1
+            if parts > MOST_PARTS:
+                raise InvalidRequest(f"The request has more than {MOST_PARTS:,} messages and parts of messages.")
             medium = _medium(part)
             if medium is not None:
                 media.append(medium)

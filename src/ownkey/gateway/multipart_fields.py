@@ -1,17 +1,24 @@
-"""Read the fields of a multipart form (audio to transcribe, images to edit) without copying its files."""
+"""Read the fields of a multipart form (audio to transcribe, images to edit) without copying its files.
+
+Parts are found by searching for the boundary, so a form takes no longer than its bytes take to be looked at, whatever
+they are. What another reader could take for the end of a part, or not, is refused (RFC 2046, 5.1.1).
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 
 from ownkey.errors import InvalidRequest
 
 _LONGEST_FIELD = 1_048_576
 _MOST_PARTS = 1_000
+_LARGEST_HEAD = 4_096
+_MOST_OPTIONS = 16
+_UNREADABLE = "The multipart form could not be read."
+_NO_NAME = "A part of the form has no plain name."
 
 
 @dataclass(slots=True)
@@ -25,56 +32,9 @@ class Part:
     value: bytes = b""
 
 
-@dataclass(slots=True)
-class _Reading:
-    """Callbacks of the parser."""
-
-    parts: list[Part] = field(default_factory=list)
-    whole: bool = False
-    header: bytes = b""
-    content: bytes = b""
-    disposition: bytes = b""
-    media_type: bytes = b""
-
-    def part_begin(self) -> None:
-        self.disposition = self.media_type = b""
-
-    def header_field(self, data: bytes, start: int, end: int) -> None:
-        self.header += data[start:end]
-
-    def header_value(self, data: bytes, start: int, end: int) -> None:
-        self.content += data[start:end]
-
-    def header_end(self) -> None:
-        name = self.header.lower()
-        if name == b"content-disposition":
-            if self.disposition:
-                raise InvalidRequest("A part of the form has two Content-Disposition headers.")
-            self.disposition = self.content
-        elif name == b"content-type":
-            self.media_type = self.content
-        self.header = self.content = b""
-
-    def headers_finished(self) -> None:
-        _, options = parse_options_header(self.disposition)
-        if b"name" not in options or b"name*" in self.disposition.lower():
-            raise InvalidRequest("A part of the form has no plain name.")
-        media_type = self.media_type.decode("latin-1").lower()
-        self.parts.append(Part(options[b"name"].decode("utf-8", "replace"), media_type, b"filename" in options))
-        if len(self.parts) > _MOST_PARTS:
-            raise InvalidRequest("The form has too many parts.")
-
-    def part_data(self, data: bytes, start: int, end: int) -> None:
-        part = self.parts[-1]
-        part.length += end - start
-        if not part.is_file and part.length <= _LONGEST_FIELD:
-            part.value += data[start:end]
-
-    def end(self) -> None:
-        self.whole = True
-
-
 _BOUNDARY = re.compile(rb"[\w'()+,./:=? -]{1,200}")
+_BEGINS = re.compile(rb"[\r\n]*+")
+_HEADER = re.compile(rb"([\w!#$%&'*+.^`|~-]+):[ \t]*([^\r\n\0]*)")
 
 
 def read_form(content_type: str, body: bytes) -> list[Part]:
@@ -83,27 +43,62 @@ def read_form(content_type: str, body: bytes) -> list[Part]:
     boundary = options.get(b"boundary", b"")
     if not _BOUNDARY.fullmatch(boundary):
         raise InvalidRequest("The multipart form has no usable boundary.")
-    reading = _Reading()
-    parser = MultipartParser(
-        boundary,
-        {
-            "on_part_begin": reading.part_begin,
-            "on_header_field": reading.header_field,
-            "on_header_value": reading.header_value,
-            "on_header_end": reading.header_end,
-            "on_headers_finished": reading.headers_finished,
-            "on_part_data": reading.part_data,
-            "on_end": reading.end,
-        },
-    )
-    try:
-        parser.write(body)
-        parser.finalize()
-    except MultipartParseError:
-        raise InvalidRequest("The multipart form could not be read.") from None
-    if not reading.whole:
-        raise InvalidRequest("The multipart form is not complete.")
-    return reading.parts
+    first = b"--" + boundary
+    line = b"\r\n" + first
+    parts: list[Part] = []
+    begins = _BEGINS.match(body)
+    if begins is None or not body.startswith(first, begins.end()):
+        raise InvalidRequest(_UNREADABLE)
+    at = begins.end() + len(first)
+    while not body.startswith(b"--", at):
+        part, start = _read_head(body, at)
+        parts.append(part)
+        if len(parts) > _MOST_PARTS:
+            raise InvalidRequest(f"The form has more than {_MOST_PARTS:,} parts.")
+        if body.startswith(first, start):
+            raise InvalidRequest(_UNREADABLE)
+        end = body.find(line, start)
+        if end < 0:
+            raise InvalidRequest("The multipart form is not complete.")
+        part.length = end - start
+        if not part.is_file:
+            part.value = body[start : min(end, start + _LONGEST_FIELD)]
+        at = end + len(line)
+    if body[at + 2 : at + 3] not in (b"", b"\r", b"\n"):
+        raise InvalidRequest(_UNREADABLE)
+    return parts
+
+
+def _read_head(body: bytes, at: int) -> tuple[Part, int]:
+    """The part whose head follows a boundary that ends at ``at``, and where its content begins."""
+    if not body.startswith(b"\r\n", at):  # a longer line, which may be another reader's boundary
+        raise InvalidRequest(_UNREADABLE)
+    end = body.find(b"\r\n\r\n", at, at + _LARGEST_HEAD)
+    if end < 0:
+        raise InvalidRequest(f"The head of a part of the form is not whole, or larger than {_LARGEST_HEAD:,} bytes.")
+    if end == at:
+        raise InvalidRequest(_NO_NAME)
+    disposition = media_type = b""
+    for line in body[at + 2 : end].split(b"\r\n"):
+        header = _HEADER.fullmatch(line)
+        if header is None:
+            raise InvalidRequest(_UNREADABLE)
+        name = header[1].lower()
+        if name == b"content-disposition":
+            if disposition:
+                raise InvalidRequest("A part of the form has two Content-Disposition headers.")
+            disposition = header[2]
+        elif name == b"content-type":
+            media_type = header[2]
+    return _part(disposition, media_type.decode("latin-1").lower()), end + 4
+
+
+def _part(disposition: bytes, media_type: str) -> Part:
+    # The time that reading the options takes grows with the square of their number.
+    options = parse_options_header(disposition)[1] if disposition.count(b";") <= _MOST_OPTIONS else {}
+    if b"name" not in options or b"name*" in disposition.lower():
+        raise InvalidRequest(_NO_NAME)
+    return Part(options[b"name"].decode("utf-8", "replace"), media_type, b"filename" in options)
 
 
 def only_value(parts: list[Part], name: str) -> str | None:

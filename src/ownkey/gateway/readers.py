@@ -15,6 +15,7 @@ from ownkey.gateway.json_scan import JsonScan
 
 MOST_HELD = 1_048_576
 _EVENT_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_BEGINNING = 256
 _ENOUGH_TO_TELL = 12
 _NO_EVENT = (b":message-type\x07\x00\x09exception", b":message-type\x07\x00\x05error")
 
@@ -261,12 +262,12 @@ def form_of(content_type: str, beginning: bytes, *, more_may_come: bool) -> type
         return FrameReader
     if "ndjson" in content_type or "stream+json" in content_type:
         return LineReader
-    start = beginning[:256].removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = beginning[:_BEGINNING].removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] in (b"{", b"["):
         return DocumentReader
     if start.startswith(_EVENT_BEGINNINGS):
         return EventReader
-    if more_may_come and len(start) < _ENOUGH_TO_TELL:
+    if more_may_come and len(start) < _ENOUGH_TO_TELL and len(beginning) < _BEGINNING:
         return None
     if beginning[:1] == b"\0" and begins_frames(beginning):
         return FrameReader

@@ -21,6 +21,13 @@ from ownkey.gateway.request_body import Body, OtherBody, OtherSection, Section, 
 LARGEST_LIMIT = 10_000_000
 MOST_CHOICES = 128
 LONGEST_MODEL = 256
+MOST_VALUES = 400_000
+"""JSON values in a body: reading so many takes some hundredths of a second, in which nobody else is served."""
+MOST_MEMBERS = 10_000
+"""Members of a body, or of its section, one of whose names may be there twice."""
+LONGEST_NAME = 1_000
+"""Characters of such a name."""
+_TOO_MANY_MEMBERS = f"The request body has an object of more than {MOST_MEMBERS:,} members."
 _DECODED_AT_ONCE = 65_536
 
 
@@ -89,13 +96,22 @@ def _marks(form: Form) -> re.Pattern[bytes]:
 _MARKS: Mapping[str, re.Pattern[bytes]] = {kind: _marks(form) for kind, form in FORMS.items()}
 _MARKS_OTHERWISE = _marks(NO_FORM)
 _MEDIA_MARKS = frozenset(f'"{mark}'.encode() for mark in _MEDIA)
+_MEDIA_MARK = re.compile(f'"(?:{"|".join(_MEDIA)})'.encode())
 
 
-_bodies = msgspec.json.Decoder(Body)
+def _fraction(_digits: str) -> float:
+    """Any number that is not whole: nothing depends on which, and reading one of many digits takes long."""
+    return 0.5
+
+
+_bodies = msgspec.json.Decoder(Body, float_hook=_fraction)
 _DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {
-    **{kind: msgspec.json.Decoder(SectionedBody) for kind in ("generate", "interactions", "predict")},
     **{
-        kind: msgspec.json.Decoder(OtherBody)
+        kind: msgspec.json.Decoder(SectionedBody, float_hook=_fraction)
+        for kind in ("generate", "interactions", "predict")
+    },
+    **{
+        kind: msgspec.json.Decoder(OtherBody, float_hook=_fraction)
         for kind in (
             *("converse", "nova", "titan", "llama", "jurassic", "bedrock_images"),
             *("cohere_chat", "cohere_generate", "ollama"),
@@ -103,10 +119,16 @@ _DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {
     },
 }
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_NAME = re.compile(rb'\s*("[^"\\]*(?:\\.[^"\\]*)*")\s*:\s*', re.DOTALL)
+_NAME = re.compile(rb'\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")\s*:\s*', re.DOTALL)
 _AFTER = re.compile(rb"\s*([,}])")
 # An escaped letter or underscore: the only way to spell a member's name so that its plain bytes are not found.
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+_OBJECT = re.compile(rb"\s*+\{")
+# What begins another value; those in strings are passed over. It stops at the last one that is allowed.
+_SIGNS = (b",", b"[", b"{")
+_TOO_MANY = re.compile(
+    rb'(?:[^",{\[]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^",{\[]*+)*+[,{\[]){%d}+' % (MOST_VALUES + 1), re.DOTALL
+)
 
 
 def invalid(message: str, param: str) -> InvalidRequest:
@@ -126,6 +148,20 @@ def _is_utf8(body: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def refuse_too_many_values(body: bytes) -> None:
+    """Raise ``InvalidRequest`` for a JSON object of more values than anybody sends, before any is read."""
+    if len(body) <= MOST_VALUES or _OBJECT.match(body) is None:
+        return
+    signs = 0
+    for start in range(0, len(body), _DECODED_AT_ONCE):
+        end = start + _DECODED_AT_ONCE
+        for sign in _SIGNS:
+            if body.find(sign, start, end) >= 0:  # much faster than counting, and there are none in large media
+                signs += body.count(sign, start, end)
+    if signs > MOST_VALUES and _TOO_MANY.match(body) is not None:
+        raise InvalidRequest(f"The request body has more than {MOST_VALUES:,} values.")
 
 
 def decode_body(kind: str, body: bytes) -> Body:
@@ -158,11 +194,17 @@ def members(document: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 def names_in_order(document: bytes) -> list[str]:
     """The names of a JSON object's members as they stand there, repetitions included, as far as the first one."""
     values = members(document)
+    if len(values) > MOST_MEMBERS:
+        raise InvalidRequest(_TOO_MANY_MEMBERS)
+    if max(map(len, values), default=0) > LONGEST_NAME:
+        raise InvalidRequest(f"The request body has a name of more than {LONGEST_NAME:,} characters.")
     names: list[str] = []
     at = document.index(b"{") + 1
     while match := _NAME.match(document, at):
         name = msgspec.json.decode(match[1], type=str)
         names.append(name)
+        if len(names) > MOST_MEMBERS:
+            raise InvalidRequest(_TOO_MANY_MEMBERS)
         # Of a repeated name ``values`` has the last value; so where another stands, this name comes again.
         value, at = memoryview(values[name]), match.end()
         after = _AFTER.match(document, at + len(value)) if document[at : at + len(value)] == value else None
@@ -177,12 +219,20 @@ def refuse_repetitions(kind: str, body: bytes) -> bool:
 
     Returns whether there may be an image, a file or a sound in it.
     """
-    marks = _MARKS.get(kind, _MARKS_OTHERWISE).findall(body)
-    found = set(marks)
+    found: set[bytes] = set()
+    seen_upto = 0  # the first repetition, where there is one
+    for mark in _MARKS.get(kind, _MARKS_OTHERWISE).finditer(body):
+        name = mark[0]
+        if name in found:
+            seen_upto = mark.end()
+            break
+        found.add(name)
     escaped = b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None
-    if escaped or len(found) < len(marks):
+    if escaped or seen_upto:
         _look_for_repetitions(kind, body)
-    return escaped or not _MEDIA_MARKS.isdisjoint(found)
+    if escaped or not _MEDIA_MARKS.isdisjoint(found):
+        return True
+    return seen_upto > 0 and _MEDIA_MARK.search(body, seen_upto) is not None
 
 
 def _look_for_repetitions(kind: str, body: bytes) -> None:

@@ -89,9 +89,11 @@ def read_request_head(
     parser: httptools.HttpRequestParser, target: bytes, fields: Fields, by_segment: Mapping[bytes, Provider]
 ) -> RequestHead:
     """Read a whole head. Raises ``InvalidRequest`` if nobody can tell where the request goes or where it ends."""
-    version = parser.get_http_version()
+    version, method = parser.get_http_version(), parser.get_method()
+    if method == b"CONNECT":  # what follows it would be a tunnel's, no body
+        raise InvalidRequest("This server is no proxy: CONNECT is not supported.")
     head = RequestHead(
-        parser.get_method(),
+        method,
         version,
         target,
         fields,

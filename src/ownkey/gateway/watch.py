@@ -41,7 +41,9 @@ class ReplyWatch:
                 self._reader = TextReader(call.endpoint.dialect)
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the body, as they came from the provider."""
+        """The next bytes of the body, as they came from the provider; of what costs nothing none is looked at."""
+        if not self._call.endpoint.generates:
+            return
         if self._inflater is None:
             self._pieces.append(data)
             self._unread += len(data)

@@ -39,16 +39,19 @@ def charge(usage: Usage, billed_to: BilledTo, weights: TokenWeights | None = Non
     """Tokens that a call takes from the allowance; zero when the organization's own key served it.
 
     One token is one token whatever the model: input plus output. A plan may weigh kinds and models; the sum is
-    rounded up.
+    rounded up, and never below zero, whatever is reported: a call gives nothing back.
     """
     if billed_to == "own_key":
         return 0
     if weights is None:
         return usage.input_tokens + usage.output_tokens
     plain_input = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
-    return rounded_up(
-        plain_input * weights.input
-        + usage.cached_input_tokens * weights.cached_input
-        + usage.cache_write_tokens * weights.cache_write
-        + usage.output_tokens * weights.output
+    return max(
+        rounded_up(
+            plain_input * weights.input
+            + usage.cached_input_tokens * weights.cached_input
+            + usage.cache_write_tokens * weights.cache_write
+            + usage.output_tokens * weights.output
+        ),
+        0,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ownkey.errors import InvalidRequest
 from ownkey.gateway.ceilings import (
     DEFAULT_OUTPUT,
     FILE_TOKENS,
@@ -17,6 +18,7 @@ from ownkey.gateway.ceilings import (
     SPEECH_OUTPUT,
     TOOL_TOKENS,
 )
+from ownkey.gateway.media import MOST_PARTS
 from tests.unit.gateway.samples import call
 
 PICTURE = base64.b64encode(b"\x89PNG" + b"p" * 300_000).decode()
@@ -271,3 +273,14 @@ def test_deeply_nested_parts_are_not_followed_for_ever() -> None:
         part = {"content": [part]}
     read = call(body=ask("openai", [part]))
     assert read.input_ceiling() == len(read.body)
+
+
+@pytest.mark.parametrize("path", ["", "/v1/new/things"])
+def test_every_image_of_very_many_counts_or_the_request_is_refused(path: str) -> None:
+    """There are as many parts as anybody sends, each counted; one more is refused, on a path we do not know, too."""
+    image = b'{"type":"image_url","image_url":"https://example.com/a.png"},'
+    body = b'{"model":"m","messages":[{"content":[%b]}]}'
+    read = call(path=path, body=body % (image * (MOST_PARTS - 1))[:-1])
+    assert read.input_ceiling() == len(read.body) + (MOST_PARTS - 1) * IMAGE_TOKENS
+    with pytest.raises(InvalidRequest, match=f"more than {MOST_PARTS:,} messages and parts"):
+        call(path=path, body=body % (image * MOST_PARTS)[:-1])

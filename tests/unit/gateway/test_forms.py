@@ -7,7 +7,7 @@ import pytest
 from ownkey.errors import InvalidRequest
 from ownkey.gateway.ceilings import IMAGE_TOKENS
 from ownkey.gateway.multipart_fields import read_form
-from tests.unit.gateway.samples import call
+from tests.unit.gateway.samples import call, steps
 
 BOUNDARY = "x-boundary-1"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -66,6 +66,15 @@ def test_fields_are_read_from_the_form() -> None:
         form(("model", b"a")).replace(b"\r\n\r\n", b'\r\nContent-Disposition: form-data; name="x"\r\n\r\n', 1),
         b"--x-boundary-1\r\n\r\na\r\n--x-boundary-1--\r\n",
         form(*[("x", b"")] * 1_001),
+        form(("model", b"a")).replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 4_096 + b"\r\n\r\n", 1),
+        form(("model", b"a")).replace(b'"model"', b'"model"' + b'; x="a"' * 16),
+        form(("model", b"a")).replace(b"\r\n\r\n", b"\r\n folded: x\r\n\r\n", 1),
+        form(("model", b"a")).replace(b"Content", b"--x-boundary-1\r\nContent", 1),
+        form(("model", b"a\r\n--x-boundary-12\r\nb")),
+        form(("model", b"a\r\n--x-boundary-1 \r\nb")),
+        form(("model", b"a\r\n--x-boundary-1")),
+        form(("model", b"--x-boundary-1\r\nb")),
+        form(("model", b"a")).replace(b"--\r\n", b"--x\r\n"),
     ],
 )
 def test_an_unclear_form_is_refused(body: bytes) -> None:
@@ -96,3 +105,20 @@ def test_other_headers_of_a_part_are_passed_over() -> None:
     assert [(part.name, part.value) for part in read_form(FORM, body)] == [("model", b"a")]
     images = form(files={"image": ("image/png", b"p" * 100_000)})
     assert call("openai", images, "/v1/images/edits", content_type=FORM).input_estimate() == 1_024
+
+
+def test_a_form_ends_where_every_reader_ends_it() -> None:
+    """Line ends before the first boundary and whatever comes after the last are no part of it; content may be blank."""
+    body = b"\r\n\r\n" + form(("model", b""), ("prompt", b"\r\n--x-boundary-\r\n"))
+    expected = [("model", b""), ("prompt", b"\r\n--x-boundary-\r\n")]
+    for end in (b"", b"\r\nwhat follows"):
+        parts = read_form(FORM, body + end)
+        assert [(part.name, part.value) for part in parts] == expected
+    assert [part.name for part in read_form(FORM, body[:-2])] == ["model", "prompt"]
+
+
+@pytest.mark.parametrize("content", [b"\r\n--x-boundary-2", b"\r\n--", b"\r", b"\r\n\r\n", b"-", b"\0"])
+def test_a_form_is_searched_and_not_stepped_through(content: bytes) -> None:
+    """However much of a file looks like a boundary, reading it takes no step in Python for each of its bytes."""
+    forms = [form(files={"file": ("audio/wav", content * (size // len(content)))}) for size in (1_000, 1_000_000)]
+    assert steps(lambda: read_form(FORM, forms[0])) == steps(lambda: read_form(FORM, forms[1]))

@@ -360,3 +360,25 @@ def test_bad_characters_do_no_harm(slug: str) -> None:
     watch.feed(stream)
     assert watch.output_so_far() >= 2
     assert watch.usage(True) == EXACT[slug]
+
+
+def test_blank_bytes_before_a_reply_are_not_waited_out() -> None:
+    """After 256 bytes a reply is read whatever they are: the rest of it is counted as it passes."""
+    watch = ReplyWatch(call("openai", {"model": "m", "input": "x"}, "/v1/audio/speech"), "audio/mpeg", "")
+    watch.feed(b" " * 200)
+    assert watch.output_so_far() == 0
+    watch.feed(b"\r\n" * 28)
+    for number in range(1, 5):
+        watch.feed(b"s" * 10_000)
+        assert watch.output_so_far() == 10 * number + 1
+
+
+@pytest.mark.parametrize("content", [b'data: {"error":{}}\n\n', b'{"error":{}}', b"[[],[],"])
+def test_a_reply_that_costs_nothing_is_not_looked_at(content: bytes) -> None:
+    """A file's content is nobody's answer: no byte of it is kept or read, whatever it looks like."""
+    watch = ReplyWatch(call("openai", b"", "/v1/files/file-1/content", "GET"), JSON, "")
+    before = sys.getrefcount(content)
+    watch.feed(content)
+    assert sys.getrefcount(content) == before
+    assert (watch.output_so_far(), watch.provider_failed) == (0, False)
+    assert watch.usage(True) == NOTHING_USED
