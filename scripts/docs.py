@@ -23,6 +23,9 @@ from ownkey.cli.main import app
 from ownkey.errors import OwnkeyError
 from ownkey.gateway.dialects.error_shapes import ERROR_WORDS
 from ownkey.gateway.estimates import AUDIO_TOKENS_PER_SECOND, BYTES_PER_TOKEN, IMAGE_READ, IMAGE_WRITTEN
+from ownkey.gateway.media import MOST_PARTS as MOST_MEDIA_PARTS
+from ownkey.gateway.multipart_fields import MOST_PARTS as MOST_FORM_PARTS
+from ownkey.gateway.request_fields import MOST_VALUES
 from ownkey.plans import DEFAULT_CATALOGUE, Plan
 from ownkey.providers.provider import Provider
 from ownkey.providers.registry import PROVIDERS
@@ -258,6 +261,12 @@ not reported in tokens:
 
 Work whose cost is not in its reply (batches, fine-tuning, videos, background replies) and what is kept in the account
 need an own key; token counts and lists of models are free; a path that nobody has told us of counts as generating.
+
+## What a request may hold
+
+A body of up to `OWNKEY_MAX_REQUEST_BYTES` ([settings](configuration.md)) may have {MOST_VALUES:,} JSON values and
+{MOST_MEDIA_PARTS:,} messages and parts of messages, a form {MOST_FORM_PARTS:,} parts. More is refused with
+`invalid_request`, which names the limit: a body is read before anybody else is served.
 
 ## Hosts that belong to the customer
 

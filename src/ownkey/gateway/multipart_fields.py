@@ -14,7 +14,7 @@ from python_multipart.multipart import parse_options_header
 from ownkey.errors import InvalidRequest
 
 _LONGEST_FIELD = 1_048_576
-_MOST_PARTS = 1_000
+MOST_PARTS = 1_000
 _LARGEST_HEAD = 4_096
 _MOST_OPTIONS = 16
 _UNREADABLE = "The multipart form could not be read."
@@ -53,8 +53,8 @@ def read_form(content_type: str, body: bytes) -> list[Part]:
     while not body.startswith(b"--", at):
         part, start = _read_head(body, at)
         parts.append(part)
-        if len(parts) > _MOST_PARTS:
-            raise InvalidRequest(f"The form has more than {_MOST_PARTS:,} parts.")
+        if len(parts) > MOST_PARTS:
+            raise InvalidRequest(f"The form has more than {MOST_PARTS:,} parts.")
         if body.startswith(first, start):
             raise InvalidRequest(_UNREADABLE)
         end = body.find(line, start)
