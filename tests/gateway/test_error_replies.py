@@ -26,7 +26,7 @@ STATUSES = {
     401: ("rejected", None),
     402: ("out_of_credit", None),
     403: ("limited", None),
-    429: ("limited", "rate_limit"),
+    429: ("limited", None),  # it may be for lack of credit
     500: ("unreachable", "outage"),
     503: ("unreachable", "outage"),
 }
@@ -124,7 +124,7 @@ def test_half_an_error_on_the_allowance(customer: Customer, raw: RawProvider, st
 def test_half_an_error_on_an_own_key(
     customer: Customer, raw: RawProvider, status: int, how: str, chosen: int | None
 ) -> None:
-    """Rejected, out of credit or a bad request it stays, whatever was chosen; only pressure and outages are bridged.
+    """Rejected, out of credit or a bad request it stays, whatever was chosen; only what is surely an outage is bridged.
 
     The key's health is what the status says of it.
     """

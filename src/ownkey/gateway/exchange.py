@@ -19,7 +19,7 @@ from ownkey.gateway import headers as header_rules
 from ownkey.gateway.call import Call
 from ownkey.gateway.client import Client, Delivery
 from ownkey.gateway.error_reply import ErrorReply
-from ownkey.gateway.fallback import REASONS, reason_failed, reason_unreached
+from ownkey.gateway.fallback import reason_failed, reason_refused, reason_unreached
 from ownkey.gateway.passage import Passage
 from ownkey.gateway.routing import Route, admission_request, key_rejected
 from ownkey.gateway.upstream import Connection
@@ -254,7 +254,7 @@ class Exchange:
         length = None if self.status == 304 else len(body)
         self._begin(self.status, header_rules.read_reply(reply.headers).lines, length)
         self.delivery.hold([body])
-        then = self._relay.unless(self, self._admission, REASONS.get(failure), self._deliver_end)
+        then = self._relay.unless(self, self._admission, reason_refused(failure, whole), self._deliver_end)
         self._settle("refused", NOTHING_USED, then)
 
     # Settle

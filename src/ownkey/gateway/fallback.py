@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from ownkey.gateway.exchange import Exchange
 
 # A rejected key, no credit, a right that is missing and a bad request are for people to mend: never those.
-REASONS: Mapping[Failure | None, Reason] = {Failure.PRESSURE: "rate_limit", Failure.OUTAGE: "outage"}
+_REASONS: Mapping[Failure | None, Reason] = {Failure.PRESSURE: "rate_limit", Failure.OUTAGE: "outage"}
+
+
+def reason_refused(failure: Failure | None, whole: bool) -> Reason | None:
+    """Why the allowance may step in for a call that the provider refused.
+
+    No credit often has the status of pressure, and only the body says so: half a body does not speak for pressure.
+    """
+    return _REASONS.get(failure) if whole or failure is not Failure.PRESSURE else None
 
 
 def reason_unreached(error: Exception) -> Reason | None:

@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from ownkey.errors import OwnkeyError, ProviderFailed, ProviderKeyRejected, ProviderTimedOut, Unavailable
-from ownkey.gateway.fallback import REASONS, reason_failed, reason_unreached
+from ownkey.gateway.fallback import reason_failed, reason_refused, reason_unreached
 from ownkey.providers.addresses import HostForbidden
 from ownkey.providers.failures import Failure
 from ownkey.providers.service_account import TokenRefused
@@ -15,7 +15,9 @@ from ownkey.providers.service_account import TokenRefused
 
 def test_only_what_passes_by_itself_is_bridged() -> None:
     """Of all that a refusal can mean, pressure and an outage; never the key, its money, its rights or the request."""
-    assert REASONS == {Failure.PRESSURE: "rate_limit", Failure.OUTAGE: "outage"}
+    reasons = {failure: reason for failure in Failure if (reason := reason_refused(failure, whole=True)) is not None}
+    assert reasons == {Failure.PRESSURE: "rate_limit", Failure.OUTAGE: "outage"}
+    assert [failure for failure in Failure if reason_refused(failure, whole=False)] == [Failure.OUTAGE]
 
 
 @pytest.mark.parametrize(
