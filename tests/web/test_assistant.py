@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from fastapi import FastAPI
@@ -249,6 +251,56 @@ async def test_answer_that_breaks_off(
     assert said
     _, messages = await conversations.read(node.db, acme.actor("user"), events[0]["conversation"])
     assert [(message.role, message.content) for message in messages] == [("user", "Go on"), ("assistant", said)]
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 5])
+async def test_a_reader_who_leaves(
+    pieces: int, provider: FakeProvider, node: Node, web_app: FastAPI, acme: Acme, client_for: Callable[[str], Browser]
+) -> None:
+    """Whenever the reader goes, while the provider thinks, as it begins or in the middle, it is told to stop."""
+    provider.script(tokens=200, delay=0.3, pause=0.05)
+    browser = client_for("user")
+    form = urlencode({"csrf": await browser.csrf(), "message": "Hello", "conversation": ""}).encode()
+    fields = {
+        "host": urlsplit(browser.origin).netloc,
+        "origin": browser.origin,
+        "accept": "text/event-stream",
+        "cookie": f"session={browser.session_token}",
+        "content-type": "application/x-www-form-urlencoded",
+    }
+    received, sent, gone = list[int](), list[Any](), asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        received.append(1)
+        if len(received) == 1:
+            return {"type": "http.request", "body": form, "more_body": False}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if pieces and len(sent) == 1 + pieces:
+            gone.set()
+        await asyncio.sleep(0)
+
+    headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+    scope: dict[str, Any] = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": urlsplit(browser.origin).scheme,
+    }
+    scope |= {"path": SEND, "raw_path": SEND.encode(), "query_string": b"", "root_path": "", "headers": headers}
+    scope |= {"asgi": {"version": "3.0", "spec_version": "2.3"}, "client": ("127.0.0.1", 1), "server": ("here", 80)}
+    asking = asyncio.create_task(web_app(scope, receive, send))
+    if not pieces:
+        await provider.wait_async(lambda provider: len(provider.requests) == 1)
+        gone.set()
+    await asking
+    while not (events := await usage_events.events(node.db, acme.actor("owner"))):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert events[0].outcome == "cancelled"
+    assert events[0].output_tokens < 100
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "x" * (assistant.LONGEST_MESSAGE + 1)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ async def send(request: Request) -> Response:
             title=conversations.title_of(question),
             served_by=_served_by(chat),
         )
-        return _Events(_told(request, signed_in, begin, answer))
+        return _Events(_told(request, signed_in, begin, answer), chat.stop)
     return await _whole(request, conversation_id, chat, answer)
 
 
@@ -235,14 +235,18 @@ def _event(kind: str, **told: Any) -> bytes:
 
 
 class _Events(StreamingResponse):
-    """Server-sent events, whose source is closed at once when the reader goes away."""
+    """Server-sent events, whose source is closed at once when the reader goes away.
+
+    ``stop`` ends what the source has not begun to read: closing a generator that never ran runs none of it.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], stop: Callable[[], None]) -> None:
         # A proxy in front should pass every piece on as it comes.
         super().__init__(events, headers={"x-accel-buffering": "no"})
         self._events = events
+        self._stop = stop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -250,3 +254,4 @@ class _Events(StreamingResponse):
         finally:
             with CancelScope(shield=True):
                 await self._events.aclose()
+                self._stop()
