@@ -96,7 +96,9 @@ _REQUESTS = (
 )
 _COUNT_REQUESTS = (
     "INSERT INTO api_token_months AS months (api_token_id, period, organization_id, requests, last_used_at) "
-    f"SELECT {_columns((_TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER))} FROM {_GIVEN} ORDER BY 1, 2 "
+    # What is kept of a token that is gone, as after a failover, must not stand in everybody's way.
+    f"SELECT {_columns((_TEXT, _TEXT, _TEXT, _NUMBER, _NUMBER))} FROM {_GIVEN} "
+    "WHERE EXISTS (SELECT 1 FROM api_tokens WHERE id = j->>0) ORDER BY 1, 2 "
     "ON CONFLICT (api_token_id, period) DO UPDATE SET requests = months.requests + excluded.requests, "
     "last_used_at = greatest(months.last_used_at, excluded.last_used_at)"
 )

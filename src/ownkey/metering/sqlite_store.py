@@ -61,7 +61,9 @@ _CHANGE_BALANCE = (
 )
 _COUNT_REQUESTS = (
     "INSERT INTO api_token_months (api_token_id, period, organization_id, requests, last_used_at) "
-    "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, "
+    # What is kept of a token that is gone, as after a restored backup, must not stand in everybody's way.
+    "SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM api_tokens WHERE id = ?1) "
+    "ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, "
     "last_used_at = max(last_used_at, excluded.last_used_at)"
 )
 _RESERVATIONS = f"reservations ({RESERVATION_COLUMNS}, node, lease_until)"

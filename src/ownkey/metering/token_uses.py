@@ -79,7 +79,8 @@ class TokenUses:
     def to_write(self, made: Mapping[str, Made], now_ms: int) -> list[Row]:
         """The rows to add now: the batch's own that must be exact, and some of what was kept."""
         self._made = made
-        if not self._leaving and self._gathered and now_ms - self._swept_ms >= self._patience_ms():
+        # A clock that was set back must not keep them until it has caught up.
+        if not self._leaving and self._gathered and not 0 <= now_ms - self._swept_ms < self._patience_ms():
             self._sweep(now_ms)
         rows: list[Row] = []
         for token, one in made.items():

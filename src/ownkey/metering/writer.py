@@ -32,6 +32,8 @@ _PROBE_SECONDS = 0.5
 _PATIENCE_SECONDS = 1.0
 # The same for a change on PostgreSQL: it may have to wait for the batches of other, busy nodes.
 _PATIENCE_WITH_CHANGES = 3.0
+# How many batches it takes at most to write what is kept in memory: one ends a sweep that is under way.
+_LAST_BATCHES = 3
 # How long a change may hold up the batches.
 _TURN_SECONDS = 5.0
 OnAdmit = Callable[[Admission | OwnkeyError], None]
@@ -100,7 +102,10 @@ class Writer:
         self, organization_id: str, provider: str, answer: Callable[[KeyRow | OwnkeyError | None], None]
     ) -> None:
         """Read an organization's key for a provider; ``answer`` gets it, None, or ``Unavailable``."""
-        self._ask(CurrentKey(organization_id, provider), Writer._key_read, answer)
+        if self.down:
+            answer(_away())
+        else:
+            self._ask(CurrentKey(organization_id, provider), Writer._key_read, answer)
 
     def _key_read(self, command: Command, answer: Callable[[KeyRow | OwnkeyError | None], None], outcome: Done) -> None:
         answer(outcome if outcome is None or isinstance(outcome, KeyRow) else _away())
@@ -132,7 +137,7 @@ class Writer:
 
     def renew(self, commands: Sequence[Renew]) -> None:
         """Extend the leases of live calls. Lost if the database is away: the next round is a second later."""
-        for command in commands:
+        for command in commands if not self.down else ():
             self._ask(command, Writer._renewed, None)
 
     def _renewed(self, command: Command, answer: None, outcome: Done) -> None:
@@ -181,7 +186,7 @@ class Writer:
                 self._probe()
             else:
                 self._busy = False
-                self._go_on()
+                self._go_on(after_turn=True)
 
     # The queue
 
@@ -199,10 +204,11 @@ class Writer:
         """Nobody is there whom a slow disk could hold up, and to change threads twice costs as much as the work."""
         return not self.down and self._store is not None and self._store.is_local and self.is_alone()
 
-    def _go_on(self) -> None:
+    def _go_on(self, *, after_turn: bool = False) -> None:
+        """A batch and a turn take turns: however many changes wait, a call waits for one of them."""
         if self._busy:
             return
-        while self._turns:
+        while self._turns and not (after_turn and self._waiting):
             turn = self._turns.pop(0)
             if not turn.done():
                 self._busy = True
@@ -264,8 +270,9 @@ class Writer:
         uses = self._copies.uses
         uses.leave_nothing()
         with suppress(Exception):
-            while uses:
-                self._transact([])
+            for _ in range(_LAST_BATCHES):
+                if uses:
+                    self._transact([])
 
     def _run(self, commands: Sequence[Command], tries: int = 3) -> Sequence[Done]:
         try:
@@ -301,6 +308,7 @@ class Writer:
             if self._store is not None:
                 self._store.close()
                 self._store = None
+            self._copies.tallies.of.clear()  # another server may take over, without what was committed last
             raise
 
     def _finish(self, batch: Sequence[Waiting], outcomes: Sequence[Done]) -> None:

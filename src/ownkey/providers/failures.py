@@ -235,4 +235,4 @@ def message_of(body: bytes) -> str:
         return ""
     names = ("message", "Message", "detail", "error_description", "error", "msg")
     text = next((members[name] for name in names if name in members), "")
-    return " ".join(text.split())[:300]
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:3_000]).split())[:300]

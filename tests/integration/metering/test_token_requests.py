@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from ownkey.db import tables
 from ownkey.db.engine import Database
@@ -37,6 +37,21 @@ async def test_a_stopped_node_has_written_every_request(database: Database) -> N
             await desk.admitted()
         assert await _written(database) < 7
     assert await _written(database) == 7
+
+
+async def test_a_token_that_is_gone_stands_in_nobodys_way(database: Database) -> None:
+    """What is kept of it, as after a failover that lost it, is left out; all else is written and decided."""
+    async with open_desk(database, monthly_tokens=10**6) as desk:
+        async with open_desk(database, monthly_tokens=10**6) as gone:
+            for number in range(6):
+                await desk.admitted(desk.command(caller=(gone if number % 2 else desk).command().caller))
+        async with database.transaction() as tx:
+            for table in (tables.api_token_months, tables.api_tokens):
+                await tx.execute(delete(table).where(table.c.organization_id == gone.organization_id))
+        desk.writer._copies.uses._swept_ms -= 60_000  # as if a minute had passed
+        await desk.admitted()
+        await desk.admitted()
+    assert await _written(database) == 5
 
 
 async def test_a_limit_counts_what_was_made_before_it(database: Database) -> None:

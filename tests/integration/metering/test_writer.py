@@ -33,6 +33,9 @@ async def test_a_change_that_hangs_holds_up_nobody(postgres_url: URL) -> None:
             with pytest.raises(Unavailable):
                 await other
             assert isinstance(await desk.ask(), Unavailable)
+            told: list[object] = []
+            desk.writer.current_key(desk.organization_id, "openai", told.append)
+            assert isinstance(told[0], Unavailable)
             await desk.settle(running, output=50)  # is told at once, and written when it can be
         while desk.writer.down:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -52,6 +55,28 @@ async def test_a_slow_disk_is_waited_for(sqlite_url: URL) -> None:
             assert not asked.done()
         assert isinstance(await asked, Admission)
     await database.close()
+
+
+async def test_a_call_waits_for_no_queue_of_changes(database: Database) -> None:
+    """However many changes wait, between two of them goes a batch."""
+    async with open_desk(database) as desk:
+        await desk.admitted()
+        made = 0
+
+        async def change() -> None:
+            nonlocal made
+            async with desk.writer.turn():
+                await asyncio.sleep(0)
+                made += 1
+
+        changes = [asyncio.create_task(change()) for _ in range(200)]
+        while not made:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        before = made
+        await desk.admitted()
+        assert made - before <= 3
+        await asyncio.gather(*changes)
+        assert made == 200
 
 
 async def test_a_change_is_made_between_batches(database: Database) -> None:

@@ -39,6 +39,18 @@ def test_a_token_is_written_about_once_a_minute() -> None:
     assert 4_000 < written[0][1] <= 5_000
 
 
+def test_a_clock_that_is_set_back_keeps_nothing() -> None:
+    """The batch after that writes what was gathered before it, and so does the last one of all."""
+    for last in (False, True):
+        uses = TokenUses()
+        _batch(uses, 1_000_000, {"a": 1})
+        _batch(uses, 1_000_001, {"a": 1})
+        if last:
+            uses.leave_nothing()
+        assert _batch(uses, 500_000) == [("a", 1, 1_000_001)]
+        assert not uses
+
+
 def test_what_a_limit_counts_is_written_at_once_with_all_that_was_kept() -> None:
     """A plan that limits requests counts those made before it, and after that every one in its own transaction."""
     uses = TokenUses()

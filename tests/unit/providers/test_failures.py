@@ -221,6 +221,7 @@ def test_the_message_for_people_is_found_and_short() -> None:
     assert message_of(b'{"error":"plain text"}') == "plain text"
     assert message_of(b'{"detail":"not found"}') == "not found"
     assert message_of(b"<html>") == ""
+    assert message_of(b'{"message":"No\\u0000 \\u001b[31mway"}') == "No [31mway"
     assert len(message_of(json.dumps(openai_error("x" * 5000)).encode())) == 300
 
 
