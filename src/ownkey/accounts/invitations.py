@@ -125,6 +125,7 @@ async def accept(
     token: str,
     *,
     user_id: str | None = None,
+    session_id: str | None = None,
     password: str | None = None,
     name: str = "",
     ip: str | None = None,
@@ -133,9 +134,11 @@ async def accept(
 ) -> str:
     """Take up an invitation and start a session in its workspace; returns the session's token.
 
-    Either as ``user_id``, the signed-in person it was made for, or with a new ``password`` by somebody who has none.
-    Raises ``Expired``, ``Forbidden`` for another person, ``Conflict`` for who has to sign in first or is in the
-    workspace already, ``InvalidRequest`` for a poor password; none of these uses the invitation up.
+    Either as ``user_id``, the person it was made for, who has just given their password or is signed in with
+    ``session_id``, or with a new ``password`` by somebody who has none. Accepting is no giving of the password: the
+    new session is as old as the one of ``session_id``. Raises ``NotAuthenticated`` if that has ended, ``Expired``,
+    ``Forbidden`` for another person, ``Conflict`` for who has to sign in first or is in the workspace already,
+    ``InvalidRequest`` for a poor password; none of these uses the invitation up.
     """
     offer = await look(db, token)
     kept = None
@@ -154,7 +157,7 @@ async def accept(
         await memberships.insert_membership(tx, row.organization_id, row.workspace_id, user, Role.of(row.role))
         actor, detail = user.acting(row.organization_id), {"invitation": row.id, "role": row.role, "email": user.email}
         await audit.record(tx, actor, Action.MEMBERSHIP_ADD, user.id, detail=detail)
-        session = await sessions.start(tx, user.id, ip, user_agent, row.workspace_id)
+        session = await sessions.start(tx, user.id, ip, user_agent, row.workspace_id, after=session_id)
         await audit.record(tx, actor, Action.SESSION_SIGN_IN, user.id, detail={"by": "invitation", "ip": ip or ""})
     return session
 

@@ -16,7 +16,7 @@ from ownkey.accounts.organizations import Created
 from ownkey.credentials import token_hash
 from ownkey.db import tables
 from ownkey.db.engine import Database
-from ownkey.errors import Conflict, Expired, Forbidden, InvalidRequest, NotFound
+from ownkey.errors import Conflict, Expired, Forbidden, InvalidRequest, NotAuthenticated, NotFound
 from ownkey.plans import DEFAULT_CATALOGUE
 from tests import build
 
@@ -71,6 +71,36 @@ async def test_somebody_with_an_account_accepts_signed_in(database: Database) ->
     assert signed_in is not None
     assert (signed_in.workspace, len(signed_in.places)) == (made.workspace, 2)
     await sign_in.with_password(database, GUEST, build.PASSWORD)
+
+
+async def test_accepting_is_no_giving_of_the_password(database: Database) -> None:
+    """Somebody signed in gets a session that is as old as theirs: not recent, and over when theirs would have been."""
+    guests = await build.organization(database, owner_email=GUEST)
+    before = await sessions.resolve(database, await build.session(database, guests.owner))
+    assert before is not None
+    with time_machine.travel(clock.now() + timedelta(minutes=11)):
+        made, _, _, token = await invited(database)
+        ids = {"user_id": guests.owner.id, "session_id": before.session_id}
+        session = await invitations.accept(database, token, **ids)
+        after = await sessions.resolve(database, session)
+        assert after is not None
+        assert (after.workspace, after.is_recent) == (made.workspace, False)
+        assert after.authenticated_at == before.authenticated_at
+    async with database.read() as tx:
+        assert len(set(await tx.scalars(select(tables.sessions.c.expires_at)))) == 1
+
+
+async def test_a_session_that_has_ended_accepts_nothing(database: Database) -> None:
+    """Signed out between looking and accepting, or another person's session: the invitation stays open."""
+    guests = await build.organization(database, owner_email=GUEST)
+    other = await sessions.resolve(database, await build.session(database, (await build.organization(database)).owner))
+    assert other is not None
+    made, _, _, token = await invited(database)
+    for session_id in (other.session_id, "ses_gone"):
+        with pytest.raises(NotAuthenticated):
+            await invitations.accept(database, token, user_id=guests.owner.id, session_id=session_id)
+    assert GUEST not in await roles(database, made)
+    await invitations.look(database, token)
 
 
 async def test_an_invitation_is_for_the_address_it_names(database: Database) -> None:
