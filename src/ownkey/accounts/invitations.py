@@ -207,7 +207,10 @@ async def _inviter_may(tx: Transaction, row: Row[Any], workspace_id: str) -> boo
     if row.invited_by is None:
         return True  # The operator made it.
     if row.invited_by.startswith("tok_"):
-        return bool(workspace_id == row.workspace_id)  # An API token of the operator's, which is admin of its own.
+        # An API token of the operator's, which is admin of its own workspace. Its scopes never change.
+        tokens = tables.api_tokens.c
+        alive = (tokens.workspace_id == workspace_id, tokens.revoked_at.is_(None))
+        return await tx.scalar(select(tokens.id).where(tokens.id == row.invited_by, *alive)) is not None
     role = await role_of(tx, row.invited_by, row.organization_id, workspace_id)
     lowest = LOWEST_ROLE[Action.INVITATION_CREATE]
     return role is not None and lowest is not None and role >= lowest

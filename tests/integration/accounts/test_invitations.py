@@ -190,6 +190,23 @@ async def test_an_invitation_is_void_when_its_maker_lost_the_right(database: Dat
     await invitations.accept(database, by_owner, password=build.PASSWORD)
 
 
+async def test_an_invitation_is_void_when_the_token_that_made_it_is_revoked(database: Database) -> None:
+    """One that a program made by the operator's token brings nobody in, and is not listed, once that has ended."""
+    made = await build.organization(database)
+    operator = await build.actor(database, made, None)
+    program = await api_tokens.actor_for(
+        database, await build.api_token(database, made, scopes=["members.manage"]), DEFAULT_CATALOGUE
+    )
+    invitation, token = await invitations.create(database, program, GUEST, Role.ADMIN, made.workspace.id)
+    assert (await invitations.look(database, token)).invitation == invitation
+    assert await invitations.list_open(database, operator) == [invitation]
+    await api_tokens.revoke(database, operator, program.id)
+    with pytest.raises(Expired):
+        await invitations.accept(database, token, password=build.PASSWORD)
+    assert await invitations.list_open(database, operator) == []
+    assert GUEST not in await roles(database, made)
+
+
 async def test_an_admin_of_one_workspace_invites_to_that_one(database: Database) -> None:
     """Into another workspace only its own admins and the owner invite."""
     made, admin, _, _ = await invited(database)
