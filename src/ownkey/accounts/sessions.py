@@ -201,8 +201,13 @@ async def end_all(tx: Transaction, user_id: str, except_session_id: str | None =
 
 
 async def note_authenticated(tx: Transaction, session_id: str) -> None:
-    """Remember that the person of a session has just given their password."""
-    await tx.execute(update(sessions).where(sessions.c.id == session_id).values(authenticated_at=clock.now()))
+    """Remember that the person of a session has just given their password.
+
+    Raises ``NotAuthenticated`` if the session is over by now.
+    """
+    noted = update(sessions).where(sessions.c.id == session_id).values(authenticated_at=clock.now())
+    if (await tx.execute(noted)).rowcount != 1:
+        raise NotAuthenticated(_OVER)
 
 
 async def delete_expired(db: Database) -> int:
