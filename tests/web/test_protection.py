@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+import time_machine
 from fastapi import FastAPI
 
+from ownkey import clock
 from ownkey.accounts import users
 from ownkey.node import Node
 from ownkey.web import forms
@@ -147,6 +150,25 @@ async def test_our_address_however_it_is_written(
     assert (await browser.client.post(ACCOUNT, data=data, headers=headers)).status_code == 303
     headers["origin"] = f"{origin}.evil.test"
     assert (await browser.client.post(ACCOUNT, data=data, headers=headers)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("form", "referer", "back"),
+    [
+        ("developer/tokens", f"{PUBLIC_URL}/settings/developer/tokens/new", "/settings/developer/tokens/new"),
+        ("developer/tokens", f"{PUBLIC_URL}/settings/developer/tokens", "/settings/developer"),
+        ("members/invitations", f"{PUBLIC_URL}/settings/members/invitations", "/settings/members"),
+        ("members/invitations", f"{PUBLIC_URL}//evil.test", "/assistant"),
+        ("members/invitations", "http://[::1].test/", "/assistant"),
+    ],
+)
+async def test_the_way_back_is_a_page(client_for: Callable[[str], Browser], form: str, referer: str, back: str) -> None:
+    """Whoever has to give the password first returns to the page of the form, also of one that was shown again."""
+    browser = client_for("admin")
+    headers = {"origin": PUBLIC_URL, "referer": referer}
+    with time_machine.travel(clock.now() + timedelta(minutes=11), tick=True):
+        reply = await browser.client.post(f"/settings/{form}", headers=headers)
+    assert reply.headers["location"] == f"/confirm-password?next={back}"
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "multipart/form-data; boundary=x", ""])
