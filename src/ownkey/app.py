@@ -212,5 +212,5 @@ def _serve_metrics(settings: Settings, relay: Relay) -> None:
     REGISTRY.register(relay.metrics)
     try:
         start_http_server(int(port), host.strip("[]"))
-    except OSError as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         log.warning("metrics are not served", address=settings.metrics_address, cause=str(error))

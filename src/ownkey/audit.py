@@ -22,6 +22,7 @@ from ownkey.db.tables import audit_end, audit_entries
 from ownkey.errors import Unavailable
 
 _START = "0" * 64
+_LONGEST_TARGET = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ async def _append(
         "actor_id": actor.id,
         "actor_label": actor.label,
         "action": action.value,
-        "target": target,
+        "target": _told(target),
         "allowed": allowed,
         "detail": dict(detail or {}),
         "created_at": clock.now().replace(microsecond=0),
@@ -168,6 +169,13 @@ async def verify(db: Database) -> tuple[int, int | None]:
         finally:
             await rows.close()
     return good, None if previous == end.hash else end.entry_id
+
+
+def _told(target: str) -> str:
+    """The target as it is recorded. A caller may have chosen it, and no text of theirs keeps an entry from the log."""
+    short = target if len(target) <= _LONGEST_TARGET else f"{target[: _LONGEST_TARGET - 1]}…"
+    # Control characters, halves of surrogate pairs, and what would change how a line reads.
+    return "".join(mark if mark.isprintable() else "\ufffd" for mark in short)
 
 
 def _chained(previous: str, values: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from ownkey.credentials import Secret
 
 _PREFIX = "OWNKEY_"
 _PER_PROVIDER = re.compile(r"OWNKEY_(PLATFORM_KEY|BASE_URL)_([A-Z0-9_]+)")
+_USUAL_PORT = {"https": ":443", "http": ":80"}
 SECRETS_DIR_VARIABLE = "OWNKEY_SECRETS_DIR"
 
 
@@ -98,9 +99,20 @@ class Settings(BaseSettings):
     @field_validator("public_url", "google_token_url")
     @classmethod
     def _is_an_address(cls, value: str) -> str:
-        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+        found = re.fullmatch(r"(https?)://([^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/[^\s?#]*)?", value)
+        if found is None or int((found[3] or ":1")[1:]) not in range(1, 65536):
             raise ValueError("write it as https://host or http://host:port")
-        return value.rstrip("/")
+        scheme, host, port, path = found.groups("")
+        # As browsers say where a form comes from: in lower case, and without the port that goes without saying.
+        port = "" if port == _USUAL_PORT[scheme] else port
+        return f"{scheme}://{host.lower()}{port}{path}".rstrip("/")
+
+    @field_validator("metrics_address")
+    @classmethod
+    def _is_a_place_to_listen(cls, value: str) -> str:
+        if value and not (re.fullmatch(r"\S*:[0-9]{1,5}", value) and int(value.rpartition(":")[2]) < 65536):
+            raise ValueError("write it as host:port, or leave it empty")
+        return value
 
     @property
     def secure(self) -> bool:

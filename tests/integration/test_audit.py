@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import text
 
 from ownkey import audit
-from ownkey.access import Action, Actor
+from ownkey.access import Action, Actor, Role
 from ownkey.changes import perform
 from ownkey.db.engine import LARGEST_NUMBER, Database
 from ownkey.errors import InvalidRequest
+from tests import build
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +62,27 @@ async def test_a_change_whose_entry_cannot_be_written_is_not_made(database: Data
             await tx.execute(text("INSERT INTO sign_in_attempts (email, at) VALUES ('a@b.test', 0)"))
     async with database.read() as tx:
         assert await tx.scalar(text("SELECT count(*) FROM sign_in_attempts")) == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "recorded"),
+    [
+        ("/settings/members/\0/cap", "/settings/members/\ufffd/cap"),
+        ("a\r\nb\x1b[2J\u202e", "a\ufffd\ufffdb\ufffd[2J\ufffd"),
+        ("\ud800", "\ufffd"),
+        ("schön 好 🙂", "schön 好 🙂"),
+        ("x" * 500, "x" * 500),
+        ("x" * 100_000, "x" * 499 + "…"),
+    ],
+)
+async def test_a_refusal_is_recorded_whatever_was_asked_for(database: Database, target: str, recorded: str) -> None:
+    """What a caller wrote into a path cannot keep the attempt out of the log, nor disturb who reads it."""
+    made = await build.organization(database)
+    actor = await build.actor(database, made, Role.USER)
+    await audit.record_refusal(database, actor, Action.CAP_SET, target)
+    entry = (await audit.entries(database, made.organization.id))[0]
+    assert (entry.action, entry.allowed, entry.target) == ("cap.set", False, recorded)
+    assert (await audit.verify(database))[1] is None
 
 
 async def test_a_number_that_no_row_can_have(database: Database) -> None:

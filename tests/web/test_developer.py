@@ -6,16 +6,19 @@ import ast
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+import time_machine
 from fastapi import FastAPI
 
+from ownkey import clock
 from ownkey.accounts import api_tokens
 from ownkey.errors import NotAuthenticated
 from ownkey.node import Node
 from ownkey.providers.registry import PROVIDERS
 from ownkey.web import snippets
-from tests.web.conftest import PUBLIC_URL, Acme, Browser
+from tests.web.conftest import PASSWORD, PUBLIC_URL, Acme, Browser
 from tests.web.page import Page
 
 pytestmark = pytest.mark.anyio
@@ -81,6 +84,21 @@ async def test_scopes_are_bounded_by_the_maker(client_for: Callable[[str], Brows
     assert "provider_keys.manage" in (await client_for("admin").page(f"{TOKENS}/new")).text
     reply = await developer.send(TOKENS, {"name": "More", "scope": "provider_keys.manage"})
     assert reply.status_code == 403
+
+
+async def test_the_password_is_asked_for_again(client_for: Callable[[str], Browser]) -> None:
+    """A token may change keys and roles, so making one asks for the password, before anything is typed."""
+    with time_machine.travel(clock.now() + timedelta(minutes=11), tick=True):
+        admin = client_for("admin")
+        reply = await admin.get(f"{TOKENS}/new")
+        assert reply.headers["location"] == f"/confirm-password?next={TOKENS}/new"
+        reply = await admin.send(TOKENS, {"name": "More", "scope": "members.manage"})
+        assert reply.headers["location"].startswith("/confirm-password")
+        assert "No tokens yet" in (await admin.page(PATH)).text
+        given = {"password": PASSWORD, "next": f"{TOKENS}/new"}
+        reply = await admin.send("/confirm-password", given, on="/confirm-password")
+        assert reply.headers["location"] == f"{TOKENS}/new"
+        await generated(admin, scope="members.manage")
 
 
 async def test_rename(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+import time_machine
 
+from ownkey import clock
 from ownkey.access import Role
 from ownkey.accounts import invitations, memberships
 from ownkey.node import Node
@@ -51,6 +54,19 @@ async def test_the_person_who_is_signed_in(client_for: Callable[[str], Browser],
     assert (await browser.page(path)).form("").buttons == ["Accept invitation"]
     assert (await browser.send(path, on=path)).status_code == 303
     assert (await browser.page("/settings/workspace")).text.count("Acme")
+
+
+async def test_accepting_is_no_way_around_confirming(
+    client_for: Callable[[str], Browser], node: Node, acme: Acme
+) -> None:
+    """Whoever accepts long after signing in is still asked for the password before a change of roles."""
+    with time_machine.travel(clock.now() + timedelta(minutes=11), tick=True):
+        path, browser = await _invite(node, acme, "outsider@globex.test"), client_for("outsider")
+        assert (await browser.send(path, on=path)).status_code == 303
+        assert (await browser.send("/workspace", {"workspace": acme.other_workspace.id})).status_code == 303
+        fields = {"email": "x@example.com", "role": "admin", "workspace": acme.other_workspace.id}
+        reply = await browser.send("/settings/members/invitations", fields)
+        assert reply.headers["location"].startswith("/confirm-password")
 
 
 async def test_an_account_that_is_not_signed_in(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:

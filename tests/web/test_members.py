@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
 
 from ownkey.access import Role
 from ownkey.accounts import caps, invitations, memberships, workspaces
 from ownkey.accounts.workspaces import Workspace
+from ownkey.mail import Mailer
 from ownkey.node import Node
+from tests.fakes.post import Post, serving
 from tests.web.conftest import PUBLIC_URL, Acme, Browser
 from tests.web.page import Page
 
@@ -175,6 +180,21 @@ async def test_invite(node: Node, acme: Acme, client_for: Callable[[str], Browse
     page = await admin.page(PATH)
     assert "new@example.com" in page.text
     assert found[1] not in page.html
+
+
+@pytest.mark.parametrize("typed", ["new@example.com", "new\uff20example.com", "\uff2eew@Example.com"])
+async def test_invite_by_mail(
+    typed: str, node: Node, acme: Acme, web_app: FastAPI, client_for: Callable[[str], Browser]
+) -> None:
+    """With mail the link goes to the address that the invitation is for, however typed, and nobody else sees it."""
+    post = Post()
+    async with serving(post) as address:
+        settings = node.settings.model_copy(update={"smtp_url": SecretStr(f"smtp://{address}")})
+        web_app.state.node = replace(node, mailer=Mailer(settings))
+        fields = {"email": typed, "role": "user", "workspace": acme.workspace.id}
+        reply = await client_for("admin").send(f"{PATH}/invitations", fields)
+    assert reply.status_code == 303
+    assert [envelope.rcpt_tos for envelope in post.received] == [["new@example.com"]]
 
 
 async def test_revoke_invitation(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:

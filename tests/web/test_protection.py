@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+import time_machine
+from fastapi import FastAPI
 
+from ownkey import clock
 from ownkey.accounts import users
 from ownkey.node import Node
 from ownkey.web import forms
@@ -96,6 +100,7 @@ async def test_a_form_without_the_token(client_for: Callable[[str], Browser], no
         {"origin": "null"},
         {"origin": f"{PUBLIC_URL}.evil.test"},
         {"origin": f"{PUBLIC_URL}:8080"},
+        {"origin": "http://[::1].evil.test"},
         {"origin": PUBLIC_URL, "sec-fetch-site": "cross-site"},
         {"origin": PUBLIC_URL, "sec-fetch-site": "same-site"},
         {"sec-fetch-site": "none"},
@@ -120,6 +125,50 @@ async def test_a_form_of_ours(
     data = {"csrf": await browser.csrf(), "name": "Changed"}
     assert (await browser.client.post(ACCOUNT, data=data, headers=headers)).status_code == 303
     assert await _name(node, acme) == "Changed"
+
+
+@pytest.mark.parametrize(
+    ("public_url", "origin"),
+    [
+        ("https://Ownkey.test:443", "https://ownkey.test"),
+        ("http://Ownkey.Test:80/", "http://ownkey.test"),
+        ("https://OWNKEY.test:8443", "https://ownkey.test:8443"),
+        ("http://[::A]:80", "http://[::a]"),
+    ],
+)
+async def test_our_address_however_it_is_written(
+    web_app: FastAPI, public_url: str, origin: str, acme: Acme, node: Node
+) -> None:
+    """A form is ours if the browser names the address people use, which the operator may have written differently.
+
+    Behind a proxy nothing else says so: the host of the request is then another one.
+    """
+    assert node.settings.public_url == origin
+    browser = Browser(web_app, acme.session_tokens["user"], origin)
+    data = {"csrf": await browser.csrf(), "name": "Changed"}
+    headers = {"origin": origin, "host": "10.0.0.5:8000"}
+    assert (await browser.client.post(ACCOUNT, data=data, headers=headers)).status_code == 303
+    headers["origin"] = f"{origin}.evil.test"
+    assert (await browser.client.post(ACCOUNT, data=data, headers=headers)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("form", "referer", "back"),
+    [
+        ("developer/tokens", f"{PUBLIC_URL}/settings/developer/tokens/new", "/settings/developer/tokens/new"),
+        ("developer/tokens", f"{PUBLIC_URL}/settings/developer/tokens", "/settings/developer"),
+        ("members/invitations", f"{PUBLIC_URL}/settings/members/invitations", "/settings/members"),
+        ("members/invitations", f"{PUBLIC_URL}//evil.test", "/assistant"),
+        ("members/invitations", "http://[::1].test/", "/assistant"),
+    ],
+)
+async def test_the_way_back_is_a_page(client_for: Callable[[str], Browser], form: str, referer: str, back: str) -> None:
+    """Whoever has to give the password first returns to the page of the form, also of one that was shown again."""
+    browser = client_for("admin")
+    headers = {"origin": PUBLIC_URL, "referer": referer}
+    with time_machine.travel(clock.now() + timedelta(minutes=11), tick=True):
+        reply = await browser.client.post(f"/settings/{form}", headers=headers)
+    assert reply.headers["location"] == f"/confirm-password?next={back}"
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "multipart/form-data; boundary=x", ""])

@@ -125,6 +125,7 @@ async def accept(
     token: str,
     *,
     user_id: str | None = None,
+    session_id: str | None = None,
     password: str | None = None,
     name: str = "",
     ip: str | None = None,
@@ -133,9 +134,11 @@ async def accept(
 ) -> str:
     """Take up an invitation and start a session in its workspace; returns the session's token.
 
-    Either as ``user_id``, the signed-in person it was made for, or with a new ``password`` by somebody who has none.
-    Raises ``Expired``, ``Forbidden`` for another person, ``Conflict`` for who has to sign in first or is in the
-    workspace already, ``InvalidRequest`` for a poor password; none of these uses the invitation up.
+    Either as ``user_id``, the person it was made for, who has just given their password or is signed in with
+    ``session_id``, or with a new ``password`` by somebody who has none. Accepting is no giving of the password: the
+    new session is as old as the one of ``session_id``. Raises ``NotAuthenticated`` if that has ended, ``Expired``,
+    ``Forbidden`` for another person, ``Conflict`` for who has to sign in first or is in the workspace already,
+    ``InvalidRequest`` for a poor password; none of these uses the invitation up.
     """
     offer = await look(db, token)
     kept = None
@@ -154,7 +157,7 @@ async def accept(
         await memberships.insert_membership(tx, row.organization_id, row.workspace_id, user, Role.of(row.role))
         actor, detail = user.acting(row.organization_id), {"invitation": row.id, "role": row.role, "email": user.email}
         await audit.record(tx, actor, Action.MEMBERSHIP_ADD, user.id, detail=detail)
-        session = await sessions.start(tx, user.id, ip, user_agent, row.workspace_id)
+        session = await sessions.start(tx, user.id, ip, user_agent, row.workspace_id, after=session_id)
         await audit.record(tx, actor, Action.SESSION_SIGN_IN, user.id, detail={"by": "invitation", "ip": ip or ""})
     return session
 
@@ -204,7 +207,10 @@ async def _inviter_may(tx: Transaction, row: Row[Any], workspace_id: str) -> boo
     if row.invited_by is None:
         return True  # The operator made it.
     if row.invited_by.startswith("tok_"):
-        return bool(workspace_id == row.workspace_id)  # An API token of the operator's, which is admin of its own.
+        # An API token of the operator's, which is admin of its own workspace. Its scopes never change.
+        tokens = tables.api_tokens.c
+        alive = (tokens.workspace_id == workspace_id, tokens.revoked_at.is_(None))
+        return await tx.scalar(select(tokens.id).where(tokens.id == row.invited_by, *alive)) is not None
     role = await role_of(tx, row.invited_by, row.organization_id, workspace_id)
     lowest = LOWEST_ROLE[Action.INVITATION_CREATE]
     return role is not None and lowest is not None and role >= lowest

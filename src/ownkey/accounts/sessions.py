@@ -24,7 +24,7 @@ from ownkey.accounts.workspaces import Workspace
 from ownkey.credentials import new_link_token, token_hash
 from ownkey.db.engine import Database, Transaction
 from ownkey.db.tables import sessions, users
-from ownkey.errors import Forbidden, NotFound, OwnkeyError
+from ownkey.errors import Forbidden, NotAuthenticated, NotFound, OwnkeyError
 from ownkey.ids import new_id
 
 IDLE = timedelta(hours=12)
@@ -33,6 +33,7 @@ ABSOLUTE = timedelta(days=30)
 RECENT = timedelta(minutes=10)
 _SEEN_EVERY = timedelta(minutes=1)
 _LONGEST_USER_AGENT = 300
+_OVER = "This session has ended. Sign in again."
 
 log = structlog.get_logger(__name__)
 
@@ -67,11 +68,28 @@ class SessionInfo:
 
 
 async def start(
-    tx: Transaction, user_id: str, ip: str | None, user_agent: str | None, workspace_id: str | None = None
+    tx: Transaction,
+    user_id: str,
+    ip: str | None,
+    user_agent: str | None,
+    workspace_id: str | None = None,
+    *,
+    after: str | None = None,
 ) -> str:
-    """Begin a session for somebody who has just proved who they are. Returns its token, shown to nobody else."""
+    """Begin a session for somebody who has just proved who they are. Returns its token, shown to nobody else.
+
+    ``after`` is the id of a session of theirs that it takes the place of: nothing was proved anew then, so the
+    password counts as given when it was, and the end stays. Raises ``NotAuthenticated`` if that session is over.
+    """
     token = new_link_token()
     now = clock.now()
+    authenticated_at, expires_at = now, now + ABSOLUTE
+    if after is not None:
+        earlier = select(sessions.c.authenticated_at, sessions.c.expires_at)
+        row = (await tx.execute(earlier.where(sessions.c.id == after, sessions.c.user_id == user_id))).one_or_none()
+        if row is None:
+            raise NotAuthenticated(_OVER)
+        authenticated_at, expires_at = row
     await tx.execute(
         insert(sessions).values(
             id=new_id("ses"),
@@ -79,9 +97,9 @@ async def start(
             workspace_id=workspace_id,
             token_hash=token_hash(token),
             created_at=now,
-            authenticated_at=now,
+            authenticated_at=authenticated_at,
             last_seen_at=now,
-            expires_at=now + ABSOLUTE,
+            expires_at=expires_at,
             ip=ip,
             user_agent=user_agent[:_LONGEST_USER_AGENT] if user_agent else None,
         )
@@ -183,8 +201,13 @@ async def end_all(tx: Transaction, user_id: str, except_session_id: str | None =
 
 
 async def note_authenticated(tx: Transaction, session_id: str) -> None:
-    """Remember that the person of a session has just given their password."""
-    await tx.execute(update(sessions).where(sessions.c.id == session_id).values(authenticated_at=clock.now()))
+    """Remember that the person of a session has just given their password.
+
+    Raises ``NotAuthenticated`` if the session is over by now.
+    """
+    noted = update(sessions).where(sessions.c.id == session_id).values(authenticated_at=clock.now())
+    if (await tx.execute(noted)).rowcount != 1:
+        raise NotAuthenticated(_OVER)
 
 
 async def delete_expired(db: Database) -> int:

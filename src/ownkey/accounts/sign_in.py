@@ -98,7 +98,8 @@ async def with_password(
 async def confirm_password(db: Database, signed_in: SignedIn, password: str) -> None:
     """Take the password again, so that ``signed_in.is_recent`` holds from the next request on.
 
-    Raises ``InvalidRequest`` when it is wrong and ``TooManyAttempts`` after ten wrong ones in this session.
+    Raises ``InvalidRequest`` when it is wrong, ``TooManyAttempts`` after ten wrong ones in this session, and
+    ``NotAuthenticated`` when that has ended meanwhile.
     """
     await _require_own_password(db, signed_in, password, Action.SESSION_SIGN_IN)
     async with perform(db, signed_in.actor, Action.SESSION_SIGN_IN, signed_in.session_id, {"by": "confirmation"}) as tx:
@@ -112,14 +113,17 @@ async def change_password(
     """Replace the person's password and end their other sessions and open links.
 
     Raises ``InvalidRequest`` when the current one is wrong or the new one poor, ``TooManyAttempts`` after ten wrong
-    ones in this session.
+    ones in this session, ``NotAuthenticated`` when meanwhile the password was changed or the session ended elsewhere.
     """
     user = signed_in.user
     passwords.check(new, context=(user.email, user.name, *context))
-    await _require_own_password(db, signed_in, current, Action.PASSWORD_CHANGE)
+    given = await _require_own_password(db, signed_in, current, Action.PASSWORD_CHANGE)
     kept = await passwords.hash_password(new)
     async with perform(db, signed_in.actor, Action.PASSWORD_CHANGE, user.id, {"by": "password"}) as tx:
-        await tx.execute(update(users).where(users.c.id == user.id).values(password_hash=kept))
+        # Changed since we looked? Then somebody with an old password would undo it, a recovery above all.
+        same = update(users).where(users.c.id == user.id, users.c.password_hash == given)
+        if (await tx.execute(same.values(password_hash=kept))).rowcount != 1:
+            raise NotAuthenticated("Your password was changed meanwhile, so nothing was done. Sign in again.")
         await sessions.end_all(tx, user.id, except_session_id=signed_in.session_id)
         await sessions.note_authenticated(tx, signed_in.session_id)
         await links.void_all(tx, user.email)
@@ -152,13 +156,15 @@ async def _kept_password(db: Database, email: str) -> tuple[User | None, str | N
     return user, kept
 
 
-async def _require_own_password(db: Database, signed_in: SignedIn, password: str, action: Action) -> None:
+async def _require_own_password(db: Database, signed_in: SignedIn, password: str, action: Action) -> str | None:
+    """The hash that the password was found to be right for."""
     # Counted by session: wrong passwords of strangers on the sign-in page do not shut out who is signed in.
     await _take_attempt(db, signed_in.session_id)
     _, kept = await _kept_password(db, signed_in.user.email)
     if not await passwords.verify(kept, password):
         await audit.record_refusal(db, signed_in.actor, action, signed_in.user.id)
         raise InvalidRequest("The current password is wrong.")
+    return kept
 
 
 async def _take_attempt(db: Database, account: str) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from ownkey import audit
 from ownkey.access import Action
@@ -193,7 +194,8 @@ def check_origin(request: Request) -> None:
     }
     if site is not None and site != "same-origin":
         raise Forbidden("This request came from another site.")
-    if origin and urlsplit(origin).netloc not in ours - {""}:
+    # An origin is a scheme and a host only, so that any other text is none of ours.
+    if origin and origin.partition("://")[2] not in ours - {""}:
         raise Forbidden("This request came from another site.")
     if not origin and site is None:
         raise Forbidden("This request does not say which page it came from. Send the form from its own page.")
@@ -204,7 +206,20 @@ def _way_back(request: Request) -> str:
     if request.method in _SAFE_METHODS:
         query = f"?{request.url.query}" if request.url.query else ""
         return local_path(request.url.path + query)
-    return local_path(urlsplit(request.headers.get("referer", "")).path)
+    try:
+        path = local_path(urlsplit(request.headers.get("referer", "")).path)
+    except ValueError:
+        return HOME
+    # A form that came back with an error stands where it was sent to, which may be no page; its page is above that.
+    if path == request.url.path:
+        while path.count("/") > 1 and not _opens(request, path):
+            path = path.rpartition("/")[0]
+    return path
+
+
+def _opens(request: Request, path: str) -> bool:
+    asked = {**request.scope, "method": "GET", "path": path}
+    return any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)
 
 
 def _role(signed_in: SignedIn) -> str:

@@ -16,7 +16,7 @@ from ownkey.accounts.organizations import Created
 from ownkey.credentials import token_hash
 from ownkey.db import tables
 from ownkey.db.engine import Database
-from ownkey.errors import Conflict, Expired, Forbidden, InvalidRequest, NotFound
+from ownkey.errors import Conflict, Expired, Forbidden, InvalidRequest, NotAuthenticated, NotFound
 from ownkey.plans import DEFAULT_CATALOGUE
 from tests import build
 
@@ -71,6 +71,36 @@ async def test_somebody_with_an_account_accepts_signed_in(database: Database) ->
     assert signed_in is not None
     assert (signed_in.workspace, len(signed_in.places)) == (made.workspace, 2)
     await sign_in.with_password(database, GUEST, build.PASSWORD)
+
+
+async def test_accepting_is_no_giving_of_the_password(database: Database) -> None:
+    """Somebody signed in gets a session that is as old as theirs: not recent, and over when theirs would have been."""
+    guests = await build.organization(database, owner_email=GUEST)
+    before = await sessions.resolve(database, await build.session(database, guests.owner))
+    assert before is not None
+    with time_machine.travel(clock.now() + timedelta(minutes=11)):
+        made, _, _, token = await invited(database)
+        ids = {"user_id": guests.owner.id, "session_id": before.session_id}
+        session = await invitations.accept(database, token, **ids)
+        after = await sessions.resolve(database, session)
+        assert after is not None
+        assert (after.workspace, after.is_recent) == (made.workspace, False)
+        assert after.authenticated_at == before.authenticated_at
+    async with database.read() as tx:
+        assert len(set(await tx.scalars(select(tables.sessions.c.expires_at)))) == 1
+
+
+async def test_a_session_that_has_ended_accepts_nothing(database: Database) -> None:
+    """Signed out between looking and accepting, or another person's session: the invitation stays open."""
+    guests = await build.organization(database, owner_email=GUEST)
+    other = await sessions.resolve(database, await build.session(database, (await build.organization(database)).owner))
+    assert other is not None
+    made, _, _, token = await invited(database)
+    for session_id in (other.session_id, "ses_gone"):
+        with pytest.raises(NotAuthenticated):
+            await invitations.accept(database, token, user_id=guests.owner.id, session_id=session_id)
+    assert GUEST not in await roles(database, made)
+    await invitations.look(database, token)
 
 
 async def test_an_invitation_is_for_the_address_it_names(database: Database) -> None:
@@ -158,6 +188,23 @@ async def test_an_invitation_is_void_when_its_maker_lost_the_right(database: Dat
         await invitations.look(database, token)
     _, by_owner = await invitations.create(database, owner, GUEST, Role.USER, made.workspace.id)
     await invitations.accept(database, by_owner, password=build.PASSWORD)
+
+
+async def test_an_invitation_is_void_when_the_token_that_made_it_is_revoked(database: Database) -> None:
+    """One that a program made by the operator's token brings nobody in, and is not listed, once that has ended."""
+    made = await build.organization(database)
+    operator = await build.actor(database, made, None)
+    program = await api_tokens.actor_for(
+        database, await build.api_token(database, made, scopes=["members.manage"]), DEFAULT_CATALOGUE
+    )
+    invitation, token = await invitations.create(database, program, GUEST, Role.ADMIN, made.workspace.id)
+    assert (await invitations.look(database, token)).invitation == invitation
+    assert await invitations.list_open(database, operator) == [invitation]
+    await api_tokens.revoke(database, operator, program.id)
+    with pytest.raises(Expired):
+        await invitations.accept(database, token, password=build.PASSWORD)
+    assert await invitations.list_open(database, operator) == []
+    assert GUEST not in await roles(database, made)
 
 
 async def test_an_admin_of_one_workspace_invites_to_that_one(database: Database) -> None:

@@ -203,24 +203,6 @@ async def test_whoever_is_signed_in_is_never_shut_out(database: Database) -> Non
     await sign_in.with_password(database, email, OTHER_PASSWORD)
 
 
-async def test_changing_the_password_ends_the_other_sessions(database: Database) -> None:
-    """This browser stays signed in; the others, and open links, do not."""
-    email = await somebody(database)
-    here, there = [await sign_in.with_password(database, email, build.PASSWORD) for _ in range(2)]
-    async with database.transaction() as tx:
-        link = await sign_in.make_link(tx, email, "reset")
-    signed_in = await resolved(database, here)
-    for current, new in (("wrong, so wrong, so wrong", OTHER_PASSWORD), (build.PASSWORD, "short")):
-        with pytest.raises(InvalidRequest):
-            await sign_in.change_password(database, signed_in, current, new)
-    assert await sessions.resolve(database, there) is not None
-    await sign_in.change_password(database, signed_in, build.PASSWORD, OTHER_PASSWORD)
-    assert await sessions.resolve(database, there) is None
-    assert await sessions.resolve(database, here) is not None
-    with pytest.raises(Expired):
-        await sign_in.link_email(database, link)
-
-
 async def test_guessing_the_password_in_a_stolen_session_is_limited(database: Database) -> None:
     """Ten wrong ones, and the session has to wait; another session of the person does not."""
     email = await somebody(database)
@@ -346,29 +328,6 @@ async def test_an_outdated_hash_is_renewed_at_sign_in(database: Database, monkey
         kept = await tx.scalar(select(tables.users.c.password_hash).where(tables.users.c.email == email))
     assert not passwords.is_outdated(str(kept))
     await sign_in.with_password(database, email, build.PASSWORD)
-
-
-async def test_a_password_changed_meanwhile_does_not_open(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever gives the old password while it is being changed does not get in behind the change."""
-    email = await somebody(database)
-    session = await resolved(database, await sign_in.with_password(database, email, build.PASSWORD))
-    checking, changed = asyncio.Event(), asyncio.Event()
-    real = passwords.verify
-
-    async def slow(kept: str | None, text: str) -> bool:
-        result = await real(kept, text)
-        if not checking.is_set():
-            checking.set()
-            await changed.wait()
-        return result
-
-    monkeypatch.setattr(passwords, "verify", slow)
-    late = asyncio.create_task(sign_in.with_password(database, email, build.PASSWORD))
-    await checking.wait()
-    await sign_in.change_password(database, session, build.PASSWORD, OTHER_PASSWORD)
-    changed.set()
-    with pytest.raises(NotAuthenticated):
-        await late
 
 
 async def test_whoever_has_no_workspace_is_told_so(database: Database) -> None:

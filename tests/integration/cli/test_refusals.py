@@ -76,6 +76,11 @@ def test_wrong_settings_are_named(cli: Cli) -> None:
     """A setting that cannot be used is named, and its value is not said."""
     for name, value in (
         ("PUBLIC_URL", "ftp://canary"),
+        ("PUBLIC_URL", "https://host:canary"),
+        ("PUBLIC_URL", "https://canary:99999"),
+        ("METRICS_ADDRESS", "canary"),
+        ("METRICS_ADDRESS", "host:canary"),
+        ("METRICS_ADDRESS", "canary:99999"),
         ("LOG_LEVEL", "canary"),
         ("MAX_REQUEST_BYTES", "canary"),
         ("DATABASE_URL", "mysql://user:canary@host/db"),

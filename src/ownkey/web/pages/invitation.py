@@ -27,7 +27,7 @@ async def submit(request: Request) -> Response:
     try:
         token = await _accept(request, form)
     except (InvalidRequest, NotAuthenticated, TooManyAttempts) as error:
-        form.fail("password", error.message)
+        form.fail("" if await _signed_in(request) else "password", error.message)
         return await _page(request, form, 429 if isinstance(error, TooManyAttempts) else 422)
     except Conflict as error:
         form.fail("", error.message)
@@ -42,7 +42,8 @@ async def _accept(request: Request, form: Form) -> str:
     node, client, link = session.node_of(request), session.client_of(request), request.path_params["token"]
     signed_in, password = await _signed_in(request), form.get("password", "")
     if signed_in:
-        return await invitations.accept(node.db, link, user_id=signed_in.user.id, **client)
+        person_id, session_id = signed_in.user.id, signed_in.session_id
+        return await invitations.accept(node.db, link, user_id=person_id, session_id=session_id, **client)
     offer = await invitations.look(node.db, link)
     if not offer.has_account:
         known = (node.settings.app_name,)

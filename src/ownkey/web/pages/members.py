@@ -68,7 +68,9 @@ async def invite(request: Request) -> Response:
         form.fail("email", error.message)
         return await _page(request, signed_in, form=form)
     link = f"{node.settings.public_url}/invitations/{token}"
-    if node.mailer.can_send and await node.mailer.send(email, *_mail(node.settings.app_name, signed_in, link)):
+    if node.mailer.can_send and await node.mailer.send(
+        invitation.email, *_mail(node.settings.app_name, signed_in, link)
+    ):
         return redirect(request, PATH, f"An invitation is on its way to {invitation.email}.")
     # Not a redirect: the link is kept nowhere, so it can be shown only in the reply to its making.
     return await _page(request, signed_in, invited=invitation, link=link)
