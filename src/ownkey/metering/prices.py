@@ -41,6 +41,10 @@ def _quotient(value: Any, divisor: int) -> ColumnElement[int]:
     return cast(value, BigInteger).op("/")(divisor)
 
 
+def _least(value: ColumnElement[int], most: ColumnElement[int]) -> ColumnElement[int]:
+    return case((value > most, most), else_=value)
+
+
 _started_minute: ColumnElement[int] = _quotient(_event.started_at, 60_000).op("%")(1440)
 # Which price counts for an event: at most one does.
 APPLIES = and_(
@@ -53,15 +57,18 @@ APPLIES = and_(
     _price.input_from <= _event.input_tokens,
     or_(_price.input_until.is_(None), _event.input_tokens < _price.input_until),
 )
+# Of the cached and cache-write tokens as many cost as there is input, as they are charged (usage.py).
+_cached = _least(_event.cached_input_tokens, _event.input_tokens)
+_written = _least(_event.cache_write_tokens, _event.input_tokens - _cached)
 # Of an event joined on APPLIES: whether it costs what nobody knows; and its cost in millionths of a dollar, rounded, or
 # null when it is not known.
 UNPRICED = and_(_price.input_price.is_(None), _event.input_tokens + _event.output_tokens != 0)
 COST: ColumnElement[int | None] = case(
     (_event.input_tokens + _event.output_tokens == 0, 0),
     else_=_quotient(
-        (_event.input_tokens - _event.cached_input_tokens - _event.cache_write_tokens) * _price.input_price
-        + _event.cached_input_tokens * _price.cached_input_price
-        + _event.cache_write_tokens * _price.cache_write_price
+        (_event.input_tokens - _cached - _written) * _price.input_price
+        + _cached * _price.cached_input_price
+        + _written * _price.cache_write_price
         + _event.output_tokens * _price.output_price
         + 500_000,
         1_000_000,

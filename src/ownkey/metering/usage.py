@@ -39,19 +39,18 @@ def charge(usage: Usage, billed_to: BilledTo, weights: TokenWeights | None = Non
     """Tokens that a call takes from the allowance; zero when the organization's own key served it.
 
     One token is one token whatever the model: input plus output. A plan may weigh kinds and models; the sum is
-    rounded up, and never below zero, whatever is reported: a call gives nothing back.
+    rounded up. Of the cached and cache-write tokens as many count as there is input: Cohere reports those of all that
+    the model read, and bills less input than that.
     """
     if billed_to == "own_key":
         return 0
     if weights is None:
         return usage.input_tokens + usage.output_tokens
-    plain_input = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
-    return max(
-        rounded_up(
-            plain_input * weights.input
-            + usage.cached_input_tokens * weights.cached_input
-            + usage.cache_write_tokens * weights.cache_write
-            + usage.output_tokens * weights.output
-        ),
-        0,
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+    return rounded_up(
+        (usage.input_tokens - cached - written) * weights.input
+        + cached * weights.cached_input
+        + written * weights.cache_write
+        + usage.output_tokens * weights.output
     )

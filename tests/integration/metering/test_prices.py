@@ -90,6 +90,14 @@ async def test_each_kind_of_token_has_its_price(database: Database) -> None:
     assert await costs(database) == [1_850, 2, 0]
 
 
+async def test_no_more_is_cached_than_there_is_input(database: Database) -> None:
+    """Who reports more cached, or more written, than input has the input at those prices: nothing is given back."""
+    await save(database, RATE)
+    for tokens in ((100, 400, 0, 50), (100, 60, 400, 50)):
+        await call(database, tokens)
+    assert await costs(database) == [100 * 0.5 + 400, 60 * 0.5 + 40 * 2.5 + 400]
+
+
 async def test_rounding_and_large_numbers(database: Database) -> None:
     """Half a millionth is rounded up, for each request; the dearest and longest call does not overflow."""
     await save(database, (0, 1440, 0, None, 250_000, 250_000, 250_000, 600_000_000))

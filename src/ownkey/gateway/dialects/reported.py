@@ -31,14 +31,14 @@ class Reported(msgspec.Struct, frozen=True):
         return self.input_tokens + (self.cached_input_tokens or 0) + (self.cache_write_tokens or 0)
 
     def usage(self) -> Usage:
-        """The usage as reported; what was not reported is zero, and no part is more than its whole.
-
-        Some report parts of another whole: Cohere bills fewer input tokens than the model read from its cache.
-        """
-        whole, output = self.whole_input() or 0, self.output_tokens or 0
-        cached = min(self.cached_input_tokens or 0, whole)
-        written = min(self.cache_write_tokens or 0, whole - cached)
-        return Usage(whole, output, cached, written, min(self.reasoning_tokens or 0, output))
+        """The usage as reported; what was not reported is zero."""
+        return Usage(
+            self.whole_input() or 0,
+            self.output_tokens or 0,
+            self.cached_input_tokens or 0,
+            self.cache_write_tokens or 0,
+            self.reasoning_tokens or 0,
+        )
 
     def updated_by(self, later: Reported) -> Reported:
         """Both reports merged by field: what the later one says wins, what it leaves out stays."""
