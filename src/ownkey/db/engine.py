@@ -21,14 +21,18 @@ Transaction = AsyncConnection
 BUSY_SECONDS = 10
 # What a column of whole numbers holds, on both databases.
 LARGEST_NUMBER = 2**63 - 1
-# A PostgreSQL that is gone, or hangs, must be noticed within seconds: the operating system would wait for minutes.
+# A PostgreSQL that is gone, or hangs, must be noticed within seconds: the operating system would wait for minutes. So
+# must it notice us: what a node that is gone, or frozen, had locked would stay locked, and hold all others up.
 CONNECT_OPTIONS: Mapping[str, Any] = {
     "connect_timeout": 3,
     "tcp_user_timeout": 3000,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 2,
-    "options": "-c statement_timeout=5s -c lock_timeout=3s",
+    "options": (
+        "-c statement_timeout=5s -c lock_timeout=3s -c idle_in_transaction_session_timeout=6s "
+        "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=2 -c tcp_user_timeout=5000"
+    ),
 }
 
 
@@ -104,7 +108,8 @@ class Database:
                     await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 async with connection.begin():
                     if at_leisure and self.dialect == "postgresql":
-                        await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                        for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                            await connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
                     yield connection
 
     async def empty_log(self) -> None:
