@@ -31,6 +31,8 @@ _SETTINGS = (
     "SET plan_cache_mode = force_generic_plan; SET jit = off",
     "SET bytea_output = 'hex'",
 )
+# The server ends a statement within less (see CONNECT_OPTIONS): what is silent for longer will not answer any more.
+_SILENCE_MS = 8_000
 _encode = msgspec.json.Encoder().encode
 # By the number PostgreSQL gives a type; "void" is a function's that returns nothing.
 _READ: dict[int, Callable[[bytes], Any]] = {
@@ -109,7 +111,7 @@ class Link:
         connection.pipeline_sync()
         while connection.flush():
             # What it answers must be taken meanwhile, or it would stop to read.
-            if any(event & select.POLLIN for _, event in self._either.poll()):
+            if any(event & select.POLLIN for _, event in self._wait(self._either)):
                 connection.consume_input()
         return results
 
@@ -118,7 +120,7 @@ class Link:
         results: list[pq.abc.PGresult] = []
         while True:
             while connection.is_busy():
-                self._readable.poll()
+                self._wait(self._readable)
                 connection.consume_input()
             result = connection.get_result()
             if result is None:  # the end of one statement's answer
@@ -129,10 +131,17 @@ class Link:
             else:
                 results.append(result)
 
+    def _wait(self, poll: select.poll) -> list[tuple[int, int]]:
+        """Wait until there is something to do; a connection that stays silent is given up, another may work."""
+        if events := poll.poll(_SILENCE_MS):
+            return events
+        self.close()
+        raise StoreFailed("silence")
+
     def rollback(self) -> None:
         """Give the open transaction up, if there is one; never raises."""
-        with contextlib.suppress(psycopg.Error):
-            self._driver.execute("ROLLBACK")
+        with contextlib.suppress(psycopg.Error, StoreFailed):
+            self.trip(("ROLLBACK", None))
 
     def close(self) -> None:
         """End the connection; never raises."""
