@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 from sqlalchemy import URL, text
@@ -102,6 +103,33 @@ async def test_a_change_is_made_between_batches(database: Database) -> None:
             assert not asked.done()
         assert isinstance(await asked, Admission)
         assert not desk.writer.down
+
+
+async def test_a_change_that_waits_for_a_connection_holds_up_nobody(database: Database) -> None:
+    """While pages keep all connections, calls are served; one who waits no longer leaves nothing behind."""
+    async with open_desk(database) as desk:
+
+        async def change() -> None:
+            async with database.transaction() as tx:
+                await tx.execute(text("UPDATE audit_end SET hash = hash"))
+
+        async with AsyncExitStack() as pages:
+            for _ in range(12 if database.dialect == "sqlite" else 10):
+                await (await pages.enter_async_context(database.read())).execute(text("SELECT 1"))
+            patient, impatient = asyncio.create_task(change()), asyncio.create_task(change())
+            await asyncio.sleep(0.05)
+            assert isinstance(await desk.ask(), Admission)
+            assert not patient.done()
+            impatient.cancel()
+        await patient
+        async with desk.writer.turn():
+            impatient = asyncio.create_task(change())
+            await asyncio.sleep(0.05)
+            impatient.cancel()
+        await change()
+        assert isinstance(await desk.ask(), Admission)
+        assert impatient.cancelled()
+        assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 async def test_nobody_is_taken_for_dead_because_the_database_hung(database: Database) -> None:
