@@ -27,8 +27,11 @@ _SETTINGS = (
     # Every statement finds its rows through a key. A plan made while a table was small would scan it for ever after,
     # so scans and the joins that need them are off on this connection; and then one plan is as good as another, so
     # none is made again for the next parameter.
-    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
-    "SET plan_cache_mode = force_generic_plan; SET jit = off",
+    "SET enable_seqscan = off",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+    "SET plan_cache_mode = force_generic_plan",
+    "SET jit = off",
     "SET bytea_output = 'hex'",
 )
 # The server ends a statement within less (see CONNECT_OPTIONS): what is silent for longer will not answer any more.
@@ -62,8 +65,6 @@ class Link:
                 prepare_threshold=None,
                 **CONNECT_OPTIONS,
             )
-            for settings in _SETTINGS:
-                self._driver.execute(settings)
         except psycopg.OperationalError as error:
             raise StoreFailed(type(error).__name__) from error
         self._connection = self._driver.pgconn
@@ -71,6 +72,7 @@ class Link:
         self._readable, self._either = select.poll(), select.poll()
         self._readable.register(self._connection.socket, select.POLLIN)
         self._either.register(self._connection.socket, select.POLLIN | select.POLLOUT)
+        self.trip(*[(setting, None) for setting in _SETTINGS])
 
     def trip(self, *asked: Asked) -> list[Rows]:
         """Have statements done one after the other, each with its parameter (None: it has none); give their rows.

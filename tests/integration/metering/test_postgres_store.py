@@ -143,7 +143,7 @@ async def test_every_statement_finds_its_rows_by_a_key(database: Database, postg
             plans = {
                 statement: "\n".join(row[0] for row in node.store._link._driver.execute(f"EXPLAIN EXECUTE {one}"))
                 for statement, name in prepared.items()
-                if statement not in ("BEGIN", "COMMIT")
+                if not statement.startswith(("BEGIN", "COMMIT", "SET "))
                 for one in [f"{name.decode()}('[]')" if "$1" in statement else name.decode()]
             }
     verbs = ("SELECT", "INSERT", "UPDATE", "DELETE")
