@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,21 @@ from ownkey.errors import InvalidRequest, Unavailable
 
 Transaction = AsyncConnection
 BUSY_SECONDS = 10
+_AWAY = "The database is not available. Try again shortly."
 # What a column of whole numbers holds, on both databases.
 LARGEST_NUMBER = 2**63 - 1
-# A PostgreSQL that is gone, or hangs, must be noticed within seconds: the operating system would wait for minutes.
+# A PostgreSQL that is gone, or hangs, must be noticed within seconds: the operating system would wait for minutes. So
+# must it notice us: what a node that is gone, or frozen, had locked would stay locked, and hold all others up.
 CONNECT_OPTIONS: Mapping[str, Any] = {
     "connect_timeout": 3,
     "tcp_user_timeout": 3000,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 2,
-    "options": "-c statement_timeout=5s -c lock_timeout=3s",
+    "options": (
+        "-c statement_timeout=5s -c lock_timeout=3s -c idle_in_transaction_session_timeout=6s "
+        "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=2 -c tcp_user_timeout=5000"
+    ),
 }
 
 
@@ -85,12 +90,11 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Everything inside is committed together, or nothing of it. Raises ``Unavailable`` without a database."""
-        async with self.turn():
-            with _translated():
-                async with self.engine.connect() as connection:
-                    await connection.execution_options(ownkey_write=True)
-                    async with connection.begin():
-                        yield connection
+        async with self._connection() as connection:
+            await connection.execution_options(ownkey_write=True)
+            # With the connection in hand: nothing is admitted in the turn, and pages may keep all connections for long.
+            async with self.turn(), connection.begin():
+                yield connection
 
     @asynccontextmanager
     async def read(self, *, at_leisure: bool = False) -> AsyncIterator[AsyncConnection]:
@@ -98,14 +102,26 @@ class Database:
 
         ``at_leisure`` is for an operator's command that reads everything there is, however long that takes.
         """
+        async with self._connection() as connection:
+            if self.dialect == "postgresql":
+                await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            async with connection.begin():
+                if at_leisure and self.dialect == "postgresql":
+                    for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                        await connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
+                yield connection
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        """One of the pool's, given back in the end. Raises ``Unavailable`` when there is none within seconds."""
         with _translated():
-            async with self.engine.connect() as connection:
-                if self.dialect == "postgresql":
-                    await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-                async with connection.begin():
-                    if at_leisure and self.dialect == "postgresql":
-                        await connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-                    yield connection
+            async with AsyncExitStack() as held:
+                try:
+                    async with asyncio.timeout(BUSY_SECONDS):
+                        connection = await held.enter_async_context(self.engine.connect())
+                except TimeoutError as error:
+                    raise Unavailable(_AWAY) from error
+                yield connection
 
     async def empty_log(self) -> None:
         """Have SQLite's write-ahead log forget what was deleted; it would keep it for a while.
@@ -153,7 +169,7 @@ class _translated:
         if isinstance(error, OperationalError | InterfaceError) or (
             isinstance(error, DBAPIError) and error.connection_invalidated
         ):
-            raise Unavailable("The database is not available. Try again shortly.") from error
+            raise Unavailable(_AWAY) from error
         # A NUL in a text, a number too large; SQLite's driver has no error of its own for that.
         if isinstance(error, DataError | OverflowError):
             raise InvalidRequest("The request has a value that cannot be stored.") from error

@@ -24,7 +24,9 @@ async def mail_alerts(node: Node) -> None:
     """
     if not node.mailer.can_send:
         return
-    for alert in await alerts.claim_unmailed(node.db):
+    for _ in range(alerts.MAILS_A_ROUND):
+        if (alert := await alerts.claim_unmailed(node.db)) is None:
+            return
         try:
             await _mail(node, alert)
         except Exception as error:  # one organization's trouble must not be everybody's

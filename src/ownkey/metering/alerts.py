@@ -27,7 +27,7 @@ from ownkey.metering.reservations import PLAIN_ANSWER
 THRESHOLDS = (50, 80, 100)
 TRY_AGAIN = timedelta(minutes=10)
 GIVE_UP = timedelta(days=1)
-_MAILS_AT_ONCE = 20
+MAILS_A_ROUND = 20
 _table = allowance_alerts.c
 _RECORDED_AT_ONCE = 200
 # Another node may have been first.
@@ -112,10 +112,11 @@ async def _record(db: Database, period: str, found: Sequence[tuple[str, int]]) -
         )
 
 
-async def claim_unmailed(db: Database) -> Sequence[Alert]:
-    """Take on some alerts that are to be mailed now; no other node takes the same within ten minutes.
+async def claim_unmailed(db: Database) -> Alert | None:
+    """Take on an alert that is to be mailed now, if there is one; no other node takes the same within ten minutes.
 
-    Of several thresholds passed at once only the highest is mailed.
+    One at a time: with a slow mail server a few may take the ten minutes. Of several thresholds passed at once only
+    the highest is mailed.
     """
     now = clock.now()
     higher = allowance_alerts.alias()
@@ -131,18 +132,17 @@ async def claim_unmailed(db: Database) -> Sequence[Alert]:
         .where(unmailed, _table.period == clock.period_of(now), _table.reached_at > now - GIVE_UP)
         .where(~outdone, organizations.c.suspended_at.is_(None))
         .order_by(_table.reached_at)
-        .limit(_MAILS_AT_ONCE)
+        .limit(MAILS_A_ROUND)
     )
     async with db.read() as tx:
         waiting = [_alert(row) for row in await tx.execute(query)]
-    claimed: list[Alert] = []
     if waiting:
         async with db.transaction() as tx:
             for alert in waiting:
                 claim = update(allowance_alerts).where(*_is(alert), unmailed).values(tried_at=now)
                 if (await tx.execute(claim)).rowcount == 1:
-                    claimed.append(alert)
-    return claimed
+                    return alert
+    return None
 
 
 async def note_mailed(db: Database, alert: Alert, recipients: int) -> None:

@@ -27,10 +27,15 @@ _SETTINGS = (
     # Every statement finds its rows through a key. A plan made while a table was small would scan it for ever after,
     # so scans and the joins that need them are off on this connection; and then one plan is as good as another, so
     # none is made again for the next parameter.
-    "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
-    "SET plan_cache_mode = force_generic_plan; SET jit = off",
+    "SET enable_seqscan = off",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+    "SET plan_cache_mode = force_generic_plan",
+    "SET jit = off",
     "SET bytea_output = 'hex'",
 )
+# The server ends a statement within less (see CONNECT_OPTIONS): what is silent for longer will not answer any more.
+_SILENCE_MS = 8_000
 _encode = msgspec.json.Encoder().encode
 # By the number PostgreSQL gives a type; "void" is a function's that returns nothing.
 _READ: dict[int, Callable[[bytes], Any]] = {
@@ -60,8 +65,6 @@ class Link:
                 prepare_threshold=None,
                 **CONNECT_OPTIONS,
             )
-            for settings in _SETTINGS:
-                self._driver.execute(settings)
         except psycopg.OperationalError as error:
             raise StoreFailed(type(error).__name__) from error
         self._connection = self._driver.pgconn
@@ -69,6 +72,7 @@ class Link:
         self._readable, self._either = select.poll(), select.poll()
         self._readable.register(self._connection.socket, select.POLLIN)
         self._either.register(self._connection.socket, select.POLLIN | select.POLLOUT)
+        self.trip(*[(setting, None) for setting in _SETTINGS])
 
     def trip(self, *asked: Asked) -> list[Rows]:
         """Have statements done one after the other, each with its parameter (None: it has none); give their rows.
@@ -109,7 +113,7 @@ class Link:
         connection.pipeline_sync()
         while connection.flush():
             # What it answers must be taken meanwhile, or it would stop to read.
-            if any(event & select.POLLIN for _, event in self._either.poll()):
+            if any(event & select.POLLIN for _, event in self._wait(self._either)):
                 connection.consume_input()
         return results
 
@@ -118,7 +122,7 @@ class Link:
         results: list[pq.abc.PGresult] = []
         while True:
             while connection.is_busy():
-                self._readable.poll()
+                self._wait(self._readable)
                 connection.consume_input()
             result = connection.get_result()
             if result is None:  # the end of one statement's answer
@@ -129,10 +133,17 @@ class Link:
             else:
                 results.append(result)
 
+    def _wait(self, poll: select.poll) -> list[tuple[int, int]]:
+        """Wait until there is something to do; a connection that stays silent is given up, another may work."""
+        if events := poll.poll(_SILENCE_MS):
+            return events
+        self.close()
+        raise StoreFailed("silence")
+
     def rollback(self) -> None:
         """Give the open transaction up, if there is one; never raises."""
-        with contextlib.suppress(psycopg.Error):
-            self._driver.execute("ROLLBACK")
+        with contextlib.suppress(psycopg.Error, StoreFailed):
+            self.trip(("ROLLBACK", None))
 
     def close(self) -> None:
         """End the connection; never raises."""

@@ -250,6 +250,21 @@ async def test_a_mail_that_was_not_taken_is_tried_again(database: Database, tmp_
         assert len(post.received) == 1
 
 
+async def test_a_node_takes_on_one_message_at_a_time(database: Database) -> None:
+    """What a node has not come to yet is left to the others, so none is mailed late, or again because of that."""
+    waiting = {(await build.organization(database, plan="free")).organization.id for _ in range(2)}
+    for created in waiting:
+        async with database.transaction() as tx:
+            await tx.execute(
+                insert(allowance_alerts).values(
+                    organization_id=created, period=THIS_MONTH, threshold=50, reached_at=clock.now()
+                )
+            )
+    claims = [await alerts.claim_unmailed(database) for _ in range(3)]
+    assert {claim.organization_id for claim in claims if claim} == waiting
+    assert claims[2] is None
+
+
 async def earlier(db: Database, **by: timedelta) -> None:
     """Set times of all alerts to so long ago."""
     async with db.transaction() as tx:

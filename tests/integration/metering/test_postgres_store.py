@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
@@ -16,11 +18,11 @@ from ownkey import clock
 from ownkey.db import tables
 from ownkey.db.engine import Database
 from ownkey.db.usage_tables import caps
-from ownkey.errors import AllowanceExhausted, NotAuthenticated
+from ownkey.errors import AllowanceExhausted, NotAuthenticated, Unavailable
 from ownkey.metering import ledger, postgres_store
 from ownkey.metering.batch import Batch, Command, Outcome, Reap
 from ownkey.metering.copies import Copies
-from ownkey.metering.postgres_link import Asked
+from ownkey.metering.postgres_link import Asked, Link
 from ownkey.metering.postgres_store import PostgresStore
 from ownkey.metering.reservations import Admission, Caller, CurrentKey, Fallback
 from ownkey.metering.settlement import Release, Renew
@@ -141,7 +143,7 @@ async def test_every_statement_finds_its_rows_by_a_key(database: Database, postg
             plans = {
                 statement: "\n".join(row[0] for row in node.store._link._driver.execute(f"EXPLAIN EXECUTE {one}"))
                 for statement, name in prepared.items()
-                if statement not in ("BEGIN", "COMMIT")
+                if not statement.startswith(("BEGIN", "COMMIT", "SET "))
                 for one in [f"{name.decode()}('[]')" if "$1" in statement else name.decode()]
             }
     verbs = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -347,3 +349,43 @@ async def test_a_connection_that_ends_is_an_error_and_not_a_wait(database: Datab
         assert (await desk.balance())[2] == 1_500
         with open_node(postgres_url, desk) as node:
             assert len(admitted(node.run(desk.command()))) == 1
+
+
+@contextmanager
+def _silent(link: Link) -> Iterator[Link]:
+    """From now on the connection takes what is sent and never answers."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        os.dup2(ours.fileno(), link._connection.socket)
+        yield link
+
+
+async def test_a_connection_that_is_silent_is_given_up(postgres_url: URL) -> None:
+    """Whether it takes all that is sent or stops before, and also when nothing more than its end is asked for."""
+    with _silent(Link(postgres_url)) as one, _silent(Link(postgres_url)) as two, _silent(Link(postgres_url)) as three:
+        short, long, _ = await asyncio.gather(
+            asyncio.to_thread(one.trip, ("SELECT 1", None)),
+            asyncio.to_thread(two.trip, ("SELECT $1::jsonb", "long" * 10**6)),
+            asyncio.to_thread(three.rollback),
+            return_exceptions=True,
+        )
+        assert [(type(error), str(error)) for error in (short, long)] == [(StoreFailed, "silence")] * 2
+        with pytest.raises(StoreFailed):
+            three.trip(("SELECT 1", None))
+
+
+async def test_the_writer_takes_another_connection_for_a_silent_one(database: Database) -> None:
+    """Calls are refused until it has been given up; then they are served, and what has ended meanwhile is charged."""
+    async with open_desk(database) as desk:
+        running = await desk.admitted()
+        store = desk.writer._store
+        assert isinstance(store, PostgresStore)
+        with _silent(store._link):
+            await desk.settle(running, output=50)
+            assert isinstance(await desk.ask(), Unavailable)
+            async with asyncio.timeout(15):
+                while desk.writer.down:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        assert isinstance(await desk.ask(), Admission)
+        assert (await desk.balance())[1] == 150

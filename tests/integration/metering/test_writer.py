@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 from sqlalchemy import URL, text
 
 from ownkey.db.engine import Database
 from ownkey.errors import Unavailable
-from ownkey.metering.postgres_store import FACTS_LOCK
+from ownkey.metering.postgres_store import FACTS_LOCK, PostgresStore
 from ownkey.metering.reservations import Admission
+from ownkey.metering.store import Foretold, StoreFailed
 from tests.integration.metering.desk import open_desk
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +44,44 @@ async def test_a_change_that_hangs_holds_up_nobody(postgres_url: URL) -> None:
         await change()
         assert isinstance(await desk.ask(), Admission)
         assert (await desk.balance())[1] == 150
+    await database.close()
+
+
+@pytest.mark.postgres
+async def test_a_node_that_went_silent_in_a_batch_does_not_hold_up_the_others(postgres_url: URL) -> None:
+    """What another node had locked when it froze is given back by the server, and all calls are served again."""
+    database = Database(postgres_url)
+    async with open_desk(database) as desk, open_desk(database) as other:
+        running = await desk.admitted()
+        frozen = PostgresStore(postgres_url)
+        frozen.begin(lambda: Foretold(()), False)
+        frozen.balances([(desk.organization_id, running.period)])
+        await desk.settle(running, output=50)
+        async with asyncio.timeout(12):
+            while desk.writer.down or not isinstance(await desk.ask(other.command()), Admission):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert (await desk.balance())[1] == 150
+        with pytest.raises(StoreFailed):
+            frozen.commit()
+        frozen.close()
+    await database.close()
+
+
+@pytest.mark.postgres
+async def test_a_change_that_went_silent_is_undone(postgres_url: URL) -> None:
+    """The server ends it, which is no other failure than a database that is away; the next change is made."""
+    database = Database(postgres_url)
+
+    async def change() -> None:
+        async with database.transaction() as tx:
+            await tx.execute(text("UPDATE audit_end SET hash = 'of the silent'"))
+            await asyncio.sleep(7)
+            await tx.execute(text("UPDATE audit_end SET hash = 'of the late'"))
+
+    with pytest.raises(Unavailable):
+        await change()
+    async with database.transaction() as tx:
+        assert "of the" not in (await tx.execute(text("SELECT hash FROM audit_end"))).scalar_one()
     await database.close()
 
 
@@ -88,6 +128,33 @@ async def test_a_change_is_made_between_batches(database: Database) -> None:
             assert not asked.done()
         assert isinstance(await asked, Admission)
         assert not desk.writer.down
+
+
+async def test_a_change_that_waits_for_a_connection_holds_up_nobody(database: Database) -> None:
+    """While pages keep all connections, calls are served; one who waits no longer leaves nothing behind."""
+    async with open_desk(database) as desk:
+
+        async def change() -> None:
+            async with database.transaction() as tx:
+                await tx.execute(text("UPDATE audit_end SET hash = hash"))
+
+        async with AsyncExitStack() as pages:
+            for _ in range(12 if database.dialect == "sqlite" else 10):
+                await (await pages.enter_async_context(database.read())).execute(text("SELECT 1"))
+            patient, impatient = asyncio.create_task(change()), asyncio.create_task(change())
+            await asyncio.sleep(0.05)
+            assert isinstance(await desk.ask(), Admission)
+            assert not patient.done()
+            impatient.cancel()
+        await patient
+        async with desk.writer.turn():
+            impatient = asyncio.create_task(change())
+            await asyncio.sleep(0.05)
+            impatient.cancel()
+        await change()
+        assert isinstance(await desk.ask(), Admission)
+        assert impatient.cancelled()
+        assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 async def test_nobody_is_taken_for_dead_because_the_database_hung(database: Database) -> None:
