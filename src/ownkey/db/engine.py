@@ -90,10 +90,11 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Everything inside is committed together, or nothing of it. Raises ``Unavailable`` without a database."""
+        turn = self.turn()  # says at once if the database is known to be away
         async with self._connection() as connection:
             await connection.execution_options(ownkey_write=True)
             # With the connection in hand: nothing is admitted in the turn, and pages may keep all connections for long.
-            async with self.turn(), connection.begin():
+            async with turn, connection.begin():
                 yield connection
 
     @asynccontextmanager

@@ -165,7 +165,12 @@ class Writer:
             future.set_exception(_away())
 
     def turn(self) -> Turn:
-        """Between two batches: nothing is admitted inside, and every call admitted before it has been sent."""
+        """Between two batches: nothing is admitted inside, and every call admitted before it has been sent.
+
+        Raises ``Unavailable`` at once while the database is away.
+        """
+        if self.down:
+            raise _away()
         return Turn(self)
 
     def _asked_for_turn(self) -> asyncio.Future[None]:
