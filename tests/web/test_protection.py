@@ -159,7 +159,7 @@ async def test_our_address_however_it_is_written(
         ("developer/tokens", f"{PUBLIC_URL}/settings/developer/tokens", "/settings/developer"),
         ("members/invitations", f"{PUBLIC_URL}/settings/members/invitations", "/settings/members"),
         ("members/invitations", f"{PUBLIC_URL}//evil.test", "/assistant"),
-        ("members/invitations", "http://[::1].test/", "/assistant"),
+        ("members/invitations", "http://[::1", "/assistant"),
     ],
 )
 async def test_the_way_back_is_a_page(client_for: Callable[[str], Browser], form: str, referer: str, back: str) -> None:
