@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.provider import FakeProvider
+from tests.gateway.raw_provider import RawProvider
 from tests.gateway.service import Customer, Service, new_customer, running, settings_for
 
 PLANS = """
@@ -34,6 +35,14 @@ def provider(oracle: FakeProvider) -> FakeProvider:
     """The provider, honest and with an empty memory."""
     oracle.clear()
     return oracle
+
+
+@pytest.fixture(scope="module")
+def raw() -> Iterator[RawProvider]:
+    """A provider that answers with the bytes of its script."""
+    provider = RawProvider()
+    yield provider
+    provider.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 from ownkey.credentials import Secret
 from ownkey.vault import provider_keys
 from tests.fakes.provider import FakeProvider
+from tests.gateway.raw_provider import CHAT, PLANS, RawProvider, ask
 from tests.gateway.service import PLATFORM_KEY, Customer, Service, new_customer, running, settings_for
-from tests.gateway.test_provider_connections import CHAT, PLANS, RawProvider, ask
 from tests.gateway.wire import chat, post
 
 OWN_KEY = "sk-own-key-0123456789-abcdefghijklmnop"
@@ -30,14 +30,6 @@ STATUSES = {
     500: ("unreachable", "outage"),
     503: ("unreachable", "outage"),
 }
-
-
-@pytest.fixture(scope="module")
-def raw() -> Iterator[RawProvider]:
-    """The provider."""
-    provider = RawProvider()
-    yield provider
-    provider.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,60 +16,11 @@ from ownkey.providers.health import Health
 from ownkey.providers.registry import find
 from ownkey.vault import provider_keys
 from tests.fakes.provider import FakeProvider
+from tests.gateway.raw_provider import CHAT, OK, PLANS, WHOLE, RawProvider, ask
 from tests.gateway.service import Customer, Service, new_customer, running, settings_for
-from tests.gateway.wire import Reply, Wire, chat, post
+from tests.gateway.wire import Wire, chat, post
 
-PLANS = '[plans.tested]\nname = "Tested"\nmonthly_tokens = 1000000\napi_access = true\n'
-OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-WHOLE = OK + b"content-length: 2\r\n\r\n{}"
 MODELS = "/openai/v1/models"
-CHAT = "/openai/v1/chat/completions"
-
-
-class RawProvider:
-    """Answers the requests of each connection with what ``script`` says; counts connections and requests."""
-
-    def __init__(self, listening: socket.socket | None = None) -> None:
-        self.script: list[bytes | Callable[[socket.socket], None]] = []
-        self.requests: list[bytes] = []
-        self.connections = 0
-        self._listening = listening or socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                while data := connection.recv(1 << 20):
-                    self.requests.append(data)
-                    reply = self.script.pop(0) if self.script else WHOLE
-                    if callable(reply):
-                        reply(connection)
-                        return
-                    connection.sendall(reply)
-            except OSError:
-                pass
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._listening.close()
-
-
-@pytest.fixture(scope="module")
-def raw() -> Iterator[RawProvider]:
-    """The provider."""
-    provider = RawProvider()
-    yield provider
-    provider.close()
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +47,6 @@ def customer(service: Service, raw: RawProvider) -> Customer:
 def models(customer: Customer, method: str = "GET") -> bytes:
     """A request that costs nothing."""
     return f"{method} {MODELS} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {customer.token}\r\n\r\n".encode()
-
-
-def ask(customer: Customer, request: bytes, *, headless: bool = False) -> Reply:
-    """One request on a connection of its own."""
-    with Wire(customer.service.url) as wire:
-        wire.send(request)
-        return wire.reply(headless=headless)
 
 
 def chunked(body: bytes) -> bytes:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.fakes.provider import FakeProvider
+from tests.gateway.raw_provider import CHAT, PLANS, RawProvider
 from tests.gateway.service import Customer, Service, new_customer, running, settings_for
-from tests.gateway.test_provider_connections import CHAT, PLANS, RawProvider
 from tests.gateway.test_redacting import dechunked
 from tests.gateway.wire import Wire, chat, post
 
@@ -33,14 +33,6 @@ STREAMS: dict[str, tuple[str, dict[str, Any], bytes, bytes, tuple[bytes, ...]]] 
         (b"message_stop",),
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def raw() -> Iterator[RawProvider]:
-    """The provider."""
-    provider = RawProvider()
-    yield provider
-    provider.close()
 
 
 @pytest.fixture(scope="module")
