@@ -260,7 +260,8 @@ not reported in tokens:
 - **Amazon Bedrock's Invoke**: the counts in the headers of the reply, or in the last chunk of a stream.
 
 Work whose cost is not in its reply (batches, fine-tuning, videos, background replies) and what is kept in the account
-need an own key; token counts and lists of models are free; a path that nobody has told us of counts as generating.
+need an own key, and so does a path that Ownkey does not know. Token counts and lists of models are free. Google's
+parameters that leave the usage out of a reply (`fields`, `alt=proto`) are refused.
 
 ## What a request may hold
 

@@ -201,6 +201,23 @@ def test_an_account_that_is_shared_is_not_changed(customer: Customer, slug: str,
     assert said.encode() in reply.body
 
 
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_path_that_nobody_knows_is_for_own_keys(customer: Customer, provider: FakeProvider, method: str) -> None:
+    """On the operator's key it could hand out a credential or start work; on an own key it is metered as it goes."""
+    path, body = "/api/v1/tokens", {"expire_in_seconds": 1800}
+    provider.replay([{**answer(path, body, b'{"token":"st-1"}', "application/json"), "method": method}])
+    with Wire(customer.service.url) as wire:
+        wire.send(post(f"/qwen{path}", customer.token, body).replace(b"POST", method.encode(), 1))
+        refused = wire.reply()
+        assert (refused.status, provider.requests) == (403, [])
+        assert "not know what this path does" in refused.json["error"]["message"]
+        customer.connect("qwen", "sk-own-0123456789abcdefghijklmnop")
+        wire.send(post(f"/qwen{path}", customer.token, body).replace(b"POST", method.encode(), 1))
+        assert wire.reply().headers["x-ownkey-billed-to"] == "own_key"
+    (event,) = customer.settled(1)
+    assert event.charged_tokens == 0
+
+
 def test_frames_of_ours_are_frames() -> None:
     """What we add can be cut like everything else in the stream."""
     event = BEDROCK.error_event(ProviderFailed(), "r")

@@ -43,7 +43,7 @@ def test_a_limit_changes_one_member(recordings: Path, family: str) -> None:
             continue
         before, after = json.loads(call.body), json.loads(call.with_output_limit(17))
         changed = {name for name in after if name not in before or before[name] != after[name]}
-        assert before.keys() <= after.keys()
+        assert before.keys() - after.keys() <= {"max_completion_tokens"}  # where the provider has another name for it
         assert len(changed) <= 1, one["id"]
         limited = call_of({**one, "request_body": json.dumps(after), "request_body_encoding": "text"})
         assert limited.output_limit is not None

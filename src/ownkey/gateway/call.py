@@ -142,12 +142,15 @@ class Call:
         """The most output tokens that one choice can have when the caller sets no limit."""
         return ceilings.output_maximum(self.endpoint.kind, self.model, bool(self.body))
 
-    def outgoing_body(self, limit: int | None) -> bytes:
+    def outgoing_body(self, limit: int | None, held: int) -> bytes:
         """The caller's body, with what the allowance and the metering need; raises ``InvalidRequest``.
 
-        ``limit`` caps each choice's output, and from now on its estimate, too.
+        ``limit`` caps each choice's output, and from now on its estimate, too. Where tokens are ``held`` for it, the
+        caller's own limit is written as the provider reads it.
         """
         body = self.body
+        if limit is None and held and self._limits_by_another_name():
+            limit = self.output_limit
         if limit is not None:
             body = self.with_output_limit(limit)
             self.output_limit = limit
@@ -163,10 +166,20 @@ class Call:
             return self.body
         body = members(self.body)
         if not form.section:
+            if self._limits_by_another_name():
+                del body["max_completion_tokens"]
             return msgspec.json.encode(_lowered(body, self._limit_fields(), limit))
-        section = next((name for name in form.section if name in body), form.section[0])
-        inside = members(body[section]) if bytes(body.get(section, b"null")) != b"null" else {}
-        return msgspec.json.encode({**body, section: _lowered(inside, form.limits, limit)})
+        given = [name for name in form.section if _is_given(body, name)]
+        section = given[0] if given else form.section[0]
+        inside = members(body[section]) if given else {}
+        others = {name: value for name, value in body.items() if name not in form.section}
+        return msgspec.json.encode({**others, section: _lowered(inside, form.limits, limit)})
+
+    def _limits_by_another_name(self) -> bool:
+        """Whether a chat has its only limit in a member that its provider, which reads ``max_tokens``, may ignore."""
+        if self.endpoint.kind not in ("chat", "raw_chat") or self._limit_fields()[0] != "max_tokens":
+            return False
+        return self.fields.max_tokens is None and self.fields.max_completion_tokens is not None
 
     def _limit_fields(self) -> tuple[str, ...]:
         """The members that cap the output; the first is the one to add where there is none."""
@@ -178,13 +191,17 @@ class Call:
     def with_usage_reported(self, body: bytes) -> bytes:
         """``body`` with ``stream_options.include_usage``, its other members untouched."""
         found = members(body)
-        options = members(found["stream_options"]) if bytes(found.get("stream_options", b"null")) != b"null" else {}
+        options = members(found["stream_options"]) if _is_given(found, "stream_options") else {}
         return msgspec.json.encode({**found, "stream_options": {**options, "include_usage": True}})
+
+
+def _is_given(found: dict[str, msgspec.Raw], name: str) -> bool:
+    return bytes(found.get(name, b"null")) != b"null"
 
 
 def _lowered(found: dict[str, msgspec.Raw], names: tuple[str, ...], limit: int) -> dict[str, object]:
     lowered: dict[str, object] = {**found}
-    present = [name for name in names if bytes(found.get(name, b"null")) != b"null"]
+    present = [name for name in names if _is_given(found, name)]
     for name in present:
         if not 0 <= int(bytes(found[name])) <= limit:  # a negative one stands for no limit
             lowered[name] = limit
@@ -195,6 +212,9 @@ def _lowered(found: dict[str, msgspec.Raw], names: tuple[str, ...], limit: int) 
 
 # A path that could be read as another one by whoever handles it next.
 _AMBIGUOUS = re.compile(r"[\\?#%\x00-\x20\x7f]|//|/\.{1,2}(/|$)")
+# What leaves parts out of Google's replies or gives them another form: then there is no usage to be read in them
+# (https://cloud.google.com/apis/docs/system-parameters). Its own clients ask for ``$alt=json;enum-encoding=int``.
+_NOT_THE_WHOLE = re.compile(r"(?:^|[&;])\$?(?:(fields|callback)=|(alt)=(?!(?:json|sse)(?:[&;]|$)))", re.IGNORECASE)
 _API_VERSION = re.compile(r"(?:^|&)api-version=([0-9]{4}-[0-9]{2}-[0-9]{2})")
 _JSON_KINDS = frozenset({*FORMS, "compact", "embeddings", "speech"}) - {"images"}
 _LONGEST_REMEMBERED = 500
@@ -207,6 +227,7 @@ def _located(provider: Provider, method: str, path: str) -> tuple[Endpoint, str]
     plain = unquote(path, errors="replace") if "%" in path else path
     if not plain.startswith("/") or not plain.isascii() or _AMBIGUOUS.search(plain):
         raise InvalidRequest("The path is not a plain one: use the provider's own path, without '..' or '//'.")
+    plain = plain.removesuffix("/") or plain  # most servers take it for the same path
     endpoint = find_endpoint(provider, method, plain)
     return endpoint, model_name(model_in_path(provider, plain))
 
@@ -216,6 +237,13 @@ def without_key(query: str) -> str:
     if "key" not in query.lower() and "%" not in query:
         return query
     return "&".join(pair for pair in query.split("&") if unquote(pair.partition("=")[0]).lower() != "key")
+
+
+def _refuse_partial_replies(query: str) -> None:
+    asked = _NOT_THE_WHOLE.search(unquote(query))
+    if asked is not None:
+        name = asked[1] or asked[2]
+        raise invalid(f"Leave out the parameter {name!r}: a call is metered by the usage in its whole reply.", name)
 
 
 def read_head(provider: Provider, method: str, path: str, query: str, headers: Headers) -> Head:
@@ -237,6 +265,8 @@ def read_head(provider: Provider, method: str, path: str, query: str, headers: H
         elif name == b"upgrade" and b"websocket" in value.lower():
             endpoint = Endpoint("realtime", endpoint.dialect, generates=True, refused=True)
     query = without_key(query) if query else ""
+    if query and provider.dialect == "gemini" and endpoint.generates:
+        _refuse_partial_replies(query)
     return Head(
         provider,
         method,

@@ -1,8 +1,9 @@
 """Which paths of a provider can generate, which are free, and which cannot be metered: a table with tests.
 
-A path that no row knows counts as generating: it is metered with an estimate and never free by accident. A path
-that asks for work done later (batches, fine-tuning, videos) is *deferred*: what it costs is not in its reply. A
-path that hands out a credential or opens a WebSocket is *refused*: use of it would pass us by.
+A path that no row knows is *unknown*: it may generate, hand out a credential or change the account, so only an own key
+may take it, metered with an estimate. A path that asks for work done later (batches, fine-tuning, videos) is
+*deferred*: what it costs is not in its reply. A path that hands out a credential or opens a WebSocket is *refused*: use
+of it would pass us by.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class Row:
         path = re.escape(self.pattern).replace(r"\{\}", segment)
         path = path.replace(r"/\*\*", "(?:/.*)?")
         prefix = "(?:/.*)?" if self.anywhere else ""
-        return re.compile(f"(?:{self.methods.replace(' ', '|')}) {prefix}{path}")
+        # Not all providers tell upper from lower case: what generates does so in either, what is free only as it is.
+        case = re.IGNORECASE if self.endpoint.generates else 0
+        return re.compile(f"(?:{self.methods.replace(' ', '|')}) {prefix}{path}", case)
 
 
 _READ = "GET HEAD"
@@ -176,7 +179,11 @@ _OPENAI_ROWS: tuple[Row, ...] = (
     *_rows(
         _ANY, "/vector_stores/** /containers/** /skills/** /conversations/**", _kept(OPENAI), providers="openai azure"
     ),
-    *_rows(_ANY, "/assistants/** /threads/** /agents/** /vaults/**", _kept(OPENAI), providers="openai azure"),
+    *_rows("POST", "/assistants /assistants/{} /threads /threads/{}", _kept(OPENAI), providers="openai azure"),
+    *_rows("POST", "/threads/{}/messages /threads/{}/messages/{}", _kept(OPENAI), providers="openai azure"),
+    *_rows("POST", "/threads/{}/runs/{} /threads/{}/runs/{}/cancel", _kept(OPENAI), providers="openai azure"),
+    *_rows(_KEEP, "/assistants/** /threads/**", _kept(OPENAI), providers="openai azure"),
+    *_rows(_ANY, "/agents/** /vaults/**", _kept(OPENAI), providers="openai azure"),
     *_rows(_ANY, "/audio/voices/** /audio/voice_consents/**", _kept(OPENAI), providers="openai azure"),
     *_rows(_ANY, "/organization/** /projects/** /webhook_endpoints/**", _kept(OPENAI), providers="openai azure"),
     *_rows(_ANY, "/agents /agents/{} /libraries/**", _kept(OPENAI), providers="mistral"),
@@ -185,16 +192,17 @@ _OPENAI_ROWS: tuple[Row, ...] = (
 
 _ANTHROPIC_ROWS: tuple[Row, ...] = (
     *_rows("POST", "/messages/batches /sessions /sessions/{}/events /dreams", _deferred(ANTHROPIC)),
-    *_rows("POST", "/deployments/{}/run", _deferred(ANTHROPIC)),
+    # A deployment may have a schedule, by which agents run on their own.
+    *_rows("POST PUT PATCH", "/deployments/**", _deferred(ANTHROPIC)),
     *_rows("POST", "/messages/count_tokens", _free(ANTHROPIC)),
     *_rows("POST", "/messages", _generating("messages", ANTHROPIC)),
     *_rows("POST", "/complete", _generating("complete", ANTHROPIC)),
     *_rows(_READ, "/models/**", _free(ANTHROPIC)),
     *_rows("POST", "/messages/batches/{}/cancel", _kept(ANTHROPIC)),
-    *_rows(_KEEP, "/messages/batches/** /sessions/** /dreams/** /deployment_runs/**", _kept(ANTHROPIC)),
+    *_rows(_KEEP, "/messages/batches/** /sessions/** /dreams/** /deployments/** /deployment_runs/**", _kept(ANTHROPIC)),
     *_rows(_ANY, "/files/** /skills/** /organizations/** /agents/**", _kept(ANTHROPIC)),
     *_rows(_ANY, "/environments/** /memory_stores/** /vaults/**", _kept(ANTHROPIC)),
-    *_rows(_ANY, "/user_profiles/** /tunnels/** /deployments/**", _kept(ANTHROPIC)),
+    *_rows(_ANY, "/user_profiles/** /tunnels/**", _kept(ANTHROPIC)),
 )
 
 # Anthropic's format at another provider (Azure, Bedrock, DeepSeek, Moonshot, OpenRouter, xAI, Z.ai).
@@ -208,11 +216,12 @@ _GEMINI_ROWS: tuple[Row, ...] = (
     *_rows(_ANY, "/auth_tokens/** /authTokens/**", _refused(GEMINI)),
     *_rows(_READ, "/models/** /tunedModels/** /operations/**", _free(GEMINI)),
     *_rows("POST", "/interactions", _generating("interactions", GEMINI)),
-    *_rows("POST", "/tunedModels", _deferred(GEMINI)),
-    *_rows(_ANY, "/files/** /cachedContents/** /corpora/**", _kept(GEMINI)),
+    # What is in a cache is charged by the hour, for as long as it is asked to be there.
+    *_rows("POST PATCH", "/tunedModels /cachedContents /cachedContents/{}", _deferred(GEMINI)),
+    *_rows(_ANY, "/files/** /corpora/**", _kept(GEMINI)),
     *_rows("POST", "/fileSearchStores", _kept(GEMINI)),
     *_rows("POST", "/interactions/{}/cancel", _kept(GEMINI)),
-    *_rows(_KEEP, "/interactions/** /batches/** /fileSearchStores/**", _kept(GEMINI)),
+    *_rows(_KEEP, "/interactions/** /batches/** /fileSearchStores/** /cachedContents/**", _kept(GEMINI)),
     *_rows("DELETE PATCH", "/tunedModels/** /operations/**", _kept(GEMINI)),
 )
 
@@ -241,7 +250,7 @@ _VERTEX_ROWS: tuple[Row, ...] = (
     *_rows(_READ, "/publishers/** /projects/{}/locations/{}/publishers/**", _free(GEMINI)),
     *_rows("POST", "/projects/{}/locations/{}/batchPredictionJobs", _deferred(GEMINI)),
     *_rows("POST", "/projects/{}/locations/{}/tuningJobs /projects/{}/locations/{}/customJobs", _deferred(GEMINI)),
-    *_rows(_ANY, "/projects/{}/locations/{}/cachedContents/**", _kept(GEMINI)),
+    *_rows("POST PATCH", "/projects/{}/locations/{}/cachedContents/**", _deferred(GEMINI)),
     *_rows(_KEEP, "/projects/{}/locations/**", _kept(GEMINI)),
 )
 _VERTEX_CALL = re.compile(r"/(?:publishers/([^/:]+)/models|endpoints)/([^/:]+):([A-Za-z]+)$")

@@ -163,7 +163,7 @@ class Exchange:
         assert self._route is not None
         call = self.call
         try:
-            body = call.outgoing_body(self._admission.output_limit)
+            body = call.outgoing_body(self._admission.output_limit, self._admission.reserved)
         except OwnkeyError as error:
             self._relay.pool.give_back(connection)
             self._release(error)

@@ -82,7 +82,11 @@ _COMMON = ("model", "stream", "stream_options", "background", "deferred")
 _MEDIA = ("image", "input_", "inline", "file", "audio", "video", "document", "item_ref")
 
 
-def _marks(form: Form) -> re.Pattern[bytes]:
+# Ollama is written in Go, whose JSON takes a member's name in any case: "Options" is one more "options".
+_IN_ANY_CASE = frozenset({"ollama"})
+
+
+def _marks(form: Form, flags: int = 0) -> re.Pattern[bytes]:
     """Finds, in one pass, the names we act on and what may be the beginning of an image or a file."""
     wanted = [f'{name}"' for name in (*_COMMON, *form.limits, *form.choices, *form.section)] + [*_MEDIA]
     # By their first letter: most of what stands in quotes is ruled out by it.
@@ -90,13 +94,15 @@ def _marks(form: Form) -> re.Pattern[bytes]:
     for first in sorted({name[0] for name in wanted}):
         rest = "|".join(name[1:] for name in wanted if name[0] == first)
         groups.append(f"{first}(?:{rest})")
-    return re.compile(f'"(?:{"|".join(groups)})'.encode())
+    return re.compile(f'"(?:{"|".join(groups)})'.encode(), flags)
 
 
-_MARKS: Mapping[str, re.Pattern[bytes]] = {kind: _marks(form) for kind, form in FORMS.items()}
+_MARKS: Mapping[str, re.Pattern[bytes]] = {
+    kind: _marks(form, re.IGNORECASE if kind in _IN_ANY_CASE else 0) for kind, form in FORMS.items()
+}
 _MARKS_OTHERWISE = _marks(NO_FORM)
 _MEDIA_MARKS = frozenset(f'"{mark}'.encode() for mark in _MEDIA)
-_MEDIA_MARK = re.compile(f'"(?:{"|".join(_MEDIA)})'.encode())
+_MEDIA_MARK = re.compile(f'"(?:{"|".join(_MEDIA)})'.encode(), re.IGNORECASE)
 
 
 def _fraction(_digits: str) -> float:
@@ -222,7 +228,7 @@ def refuse_repetitions(kind: str, body: bytes) -> bool:
     found: set[bytes] = set()
     seen_upto = 0  # the first repetition, where there is one
     for mark in _MARKS.get(kind, _MARKS_OTHERWISE).finditer(body):
-        name = mark[0]
+        name = mark[0].lower()
         if name in found:
             seen_upto = mark.end()
             break
@@ -238,6 +244,8 @@ def refuse_repetitions(kind: str, body: bytes) -> bool:
 def _look_for_repetitions(kind: str, body: bytes) -> None:
     form = FORMS.get(kind, NO_FORM)
     names = names_in_order(body)
+    if kind in _IN_ANY_CASE:
+        names = list(map(str.lower, names))
     _refuse_twice(names, (*_COMMON, *form.section) if form.section else (*_COMMON, *form.limits, *form.choices))
     for section in form.section:
         if section in names and bytes(value := members(body)[section]).lstrip().startswith(b"{"):

@@ -49,7 +49,9 @@ def own_key_only(call: Call) -> str:
     if call.endpoint.deferred and not call.endpoint.generates:
         return "This changes the server itself, which is shared on the allowance."
     if call.endpoint.deferred:
-        return "Work that the provider does later cannot be metered on the allowance."
+        return "What the provider does later, or keeps by the hour, cannot be metered on the allowance."
+    if call.endpoint.kind == "unknown":
+        return "We do not know what this path does, so it cannot be metered on the allowance."
     if call.endpoint.account_wide:
         unscoped = call.method != "POST" and not _ID.search(call.path)
         if unscoped or _ABOUT_THE_ACCOUNT.search(call.path):
@@ -62,7 +64,7 @@ def admission_request(
 ) -> Admit:
     """What the ledger has to know of a call to admit it."""
     endpoint = call.endpoint
-    limited = endpoint.deferred or endpoint.account_wide
+    limited = endpoint.deferred or endpoint.account_wide or endpoint.kind == "unknown"
     # By position: names would cost as much as all the rest here.
     return Admit(
         request_id,

@@ -171,6 +171,52 @@ def test_a_field_that_stands_there_twice_is_refused(slug: str, body: str) -> Non
 
 
 @pytest.mark.parametrize(
+    "body", ['{"options":{},"Options":{}}', '{"Model":"a","model":"b"}', '{"STREAM":1,"Stream":2}']
+)
+def test_upper_and_lower_case_are_one_name_to_ollama(body: str) -> None:
+    """It takes a member's name in any case, and the last one."""
+    with pytest.raises(InvalidRequest, match="more than once"):
+        call("ollama", body.encode(), "/api/chat")
+
+
+@pytest.mark.parametrize("slug", ["gemini", "vertex"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(
+            "fields=candidates",
+            "alt=proto",
+            "alt=sse&fields=candidates",
+            "%66ields=candidates",
+            "$fields=a",
+            "callback=x",
+        ),
+        *("$alt=proto", "alt=json&alt=media", "ALT=proto", "alt=", "a=b;fields=c", "alt=jsonp"),
+    ],
+)
+def test_a_partial_reply_is_not_asked_for(slug: str, query: str) -> None:
+    """What leaves the usage out of Google's replies is refused, and named."""
+    project = "/v1/projects/p/locations/l/publishers/google" if slug == "vertex" else "/v1beta"
+    with pytest.raises(InvalidRequest, match="Leave out the parameter"):
+        call(slug, {}, f"{project}/models/gemini-2.5-flash:generateContent?{query}")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["alt=sse", "alt=json", "$alt=json;enum-encoding=int", "%24alt=json%3Benum-encoding=int", "prettyPrint=false"],
+)
+def test_parameters_that_leave_the_reply_whole_go_on(query: str) -> None:
+    """Google's own clients send these."""
+    assert call("gemini", {}, f"/v1beta/models/m:streamGenerateContent?{query}").query == query
+
+
+def test_a_path_with_a_slash_at_its_end_is_the_same_path() -> None:
+    """Most servers take it for that, so a free row must not be reached by it."""
+    assert call(path="/v1/threads/t1/runs/").endpoint.deferred
+    assert call(path="/v1/chat/completions/").endpoint.kind == "chat"
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"model": "a", "tools": [{"type": "function", "function": {"parameters": {"model": {"n": 1}, "stream": {}}}}]},

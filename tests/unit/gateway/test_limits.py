@@ -62,6 +62,40 @@ def test_the_cap_is_set_where_the_format_has_it(slug: str, path: str, body: Any,
     assert json.loads(read.with_output_limit(50)) == {**before, **changed}
 
 
+@pytest.mark.parametrize("other", [{}, {"max_tokens": None}])
+@pytest.mark.parametrize("slug", ["deepseek", "ollama", "mistral"])
+def test_a_limit_stands_where_the_provider_reads_it(slug: str, other: dict[str, None]) -> None:
+    """``max_completion_tokens`` becomes ``max_tokens`` where that is the provider's field: the other may be ignored.
+
+    Only where tokens are held for it: on an own key the body goes as it came.
+    """
+    read = call(slug, {"model": "m", "max_completion_tokens": 30, **other}, "/v1/chat/completions")
+    assert json.loads(read.outgoing_body(None, held=130)) == {"model": "m", "max_tokens": 30}
+    assert json.loads(read.outgoing_body(20, held=120)) == {"model": "m", "max_tokens": 20}
+    assert read.outgoing_body(None, held=0) is read.body
+
+
+def test_a_limit_that_the_provider_reads_leaves_the_body_alone() -> None:
+    """Both fields, the provider's own one, and OpenAI's, where either is read."""
+    for slug, body in (
+        ("deepseek", {"max_tokens": 9, "max_completion_tokens": 30}),
+        ("deepseek", {"max_tokens": 9}),
+        ("openai", {"max_completion_tokens": 30}),
+    ):
+        read = call(slug, {"model": "m", **body}, "/v1/chat/completions")
+        assert read.outgoing_body(None, held=130) is read.body
+
+
+def test_a_section_that_is_null_does_not_stand_for_the_other_spelling() -> None:
+    """The one with members is lowered, and the empty one is left out: a provider reads one of two."""
+    for empty, full in (("generationConfig", "generation_config"), ("generation_config", "generationConfig")):
+        body = {empty: None, full: {"maxOutputTokens": 60_000}, "contents": []}
+        assert json.loads(call("gemini", body).with_output_limit(50)) == {
+            full: {"maxOutputTokens": 50},
+            "contents": [],
+        }
+
+
 @pytest.mark.parametrize(
     ("slug", "path"),
     [
