@@ -12,6 +12,7 @@ from ownkey.accounts import caps, memberships
 from ownkey.accounts.caps import Scope
 from ownkey.accounts.users import normal_email
 from ownkey.cli.installation import Installation, installation
+from ownkey.cli.numbers import whole
 from ownkey.cli.output import Json, show
 from ownkey.cli.parameters import Org, Workspace
 from ownkey.errors import InvalidRequest, NotFound
@@ -36,8 +37,8 @@ async def set_cap(
     *,
     member: Member = None,
     workspace: Workspace = None,
-    allowance: Annotated[int | None, Parameter(help="The most tokens a month of the allowance.")] = None,
-    own_key: Annotated[int | None, Parameter(help="The most tokens a month on the organization's own keys.")] = None,
+    allowance: Annotated[int | None, whole("The most tokens a month of the allowance.")] = None,
+    own_key: Annotated[int | None, whole("The most tokens a month on the organization's own keys.")] = None,
     json: Json = False,
 ) -> None:
     """Cap what a member, or a workspace, may use in a month. It replaces the cap before, and counts at once."""

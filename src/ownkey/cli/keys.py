@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from ownkey.cli.installation import installation
+from ownkey.cli.numbers import whole
 from ownkey.cli.output import Json, show, warn
 from ownkey.cli.parameters import Org
 from ownkey.credentials import Secret
@@ -102,7 +103,7 @@ async def fallback(
     /,
     *,
     tokens: Annotated[
-        int | None, Parameter(help="Let the allowance serve them, up to so many of its tokens a month.")
+        int | None, whole("Let the allowance serve them, up to so many of its tokens a month.", least=1)
     ] = None,
     never: Annotated[bool, Parameter(help="Let them fail, as they do unless something else was chosen.")] = False,
     json: Json = False,
