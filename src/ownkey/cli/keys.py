@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from ownkey.cli.ending import BadUsage
 from ownkey.cli.installation import installation
 from ownkey.cli.numbers import whole
 from ownkey.cli.output import Json, show, warn
@@ -113,7 +114,7 @@ async def fallback(
     Give either `--tokens` or `--never`. A rejected key, or one without credit, never uses the allowance.
     """
     if never == (tokens is not None):
-        raise InvalidRequest("Give either --tokens N or --never.")
+        raise BadUsage("Give either --tokens N or --never.")
     async with installation() as here:
         company = here.providers.find(provider)
         _, actor = await here.organization(org)

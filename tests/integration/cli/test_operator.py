@@ -194,9 +194,7 @@ def test_what_happens_when_a_key_fails_is_chosen(cli: Cli) -> None:
     assert cli.json("keys", "fallback", "acme", "openai", "--tokens", "5000") == chosen
     cli("keys", "set", "acme", "openai", "--unchecked", stdin=KEY)
     assert cli.json("keys", "list", "acme")[0]["fallback_tokens"] == 5_000
-    for wrong in ([], ["--never", "--tokens", "5"]):
-        assert cli("keys", "fallback", "acme", "openai", *wrong).code == 1
-    for wrong in (["--tokens", "0"], ["--tokens", "-5"]):
+    for wrong in ([], ["--never", "--tokens", "5"], ["--tokens", "0"], ["--tokens", "-5"]):
         assert cli("keys", "fallback", "acme", "openai", *wrong).code == 2
     assert cli.json("keys", "fallback", "acme", "openai", "--never")["fallback_tokens"] is None
     entries = [entry for entry in cli.json("audit", "list", "acme") if entry["action"] == "provider_key.set_fallback"]
