@@ -119,6 +119,11 @@ class Settings(BaseSettings):
         """Whether people reach us over TLS; decides the cookie's flags."""
         return self.public_url.startswith("https://")
 
+    @property
+    def key_managers(self) -> str:
+        """Who may connect provider keys, as it stands in a sentence for those who may not."""
+        return "the owner" if self.keys_managed_by == "owner" else "an admin or the owner"
+
     def platform_key(self, provider: str) -> Secret | None:
         """The operator's own key for a provider (its slug), or None."""
         return self.platform_keys.get(provider)
