@@ -155,7 +155,8 @@ everything and is recorded like anyone. Each action is also the word that the au
 
 Besides: nobody changes their own role, and owner is not a role to give. With `OWNKEY_KEYS_MANAGED_BY=owner` the
 `provider_key` actions are the owner's alone. An API token acts with the role that whoever made it has at that
-moment, as far as its scopes reach; below developer it rests.
+moment, as far as its scopes reach; below developer it rests. One that the operator made acts as an admin, so it cannot
+have the scope `billing.manage`.
 """
 
 
