@@ -157,8 +157,9 @@ def test_a_token_on_a_plan_without_api_access_is_made_with_a_warning(cli: Cli) -
 
 
 def test_the_files_are_their_owners_alone(cli: Cli, tmp_path: Path) -> None:
-    """A first command makes database and key file, readable by nobody else, and says where the key file is."""
+    """A command makes the database, one that needs it the key file, and says where; nobody else can read either."""
     cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    assert not (tmp_path / "data" / "vault-keys").exists()
     said = cli("vault", "status").err
     assert str(tmp_path / "data" / "vault-keys") in said
     for file in (tmp_path / "data").iterdir():
