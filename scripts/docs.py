@@ -319,10 +319,10 @@ route and whose maker may do the action (see [roles](roles.md)): what a role may
 
 {_table(("route", "scope", "action", "does"), rows)}
 
-Bodies are JSON; a member that a request does not have is refused. Lists are `{{"items": […], "next": …}}`; where
-`next` is not null, ask on with it as the route's `since` or `before`. Errors are problem documents, see
-[errors](errors.md). API tokens are made by people, under Settings → Developer, and by the operator: no token makes
-another.
+Bodies are JSON, of up to 1 MiB. A member of a body, or a query parameter, that a route does not have is refused. Lists
+are `{{"items": […], "next": …}}`; where `next` is not null, ask on with it as the route's `since` or `before`. Errors
+are problem documents, see [errors](errors.md). API tokens are made by people, under Settings → Developer, and by the
+operator: no token makes another.
 
 ## Scopes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,6 +17,7 @@ from ownkey.accounts.places import require
 from ownkey.api import api_tokens, audit, caps, members, organization, plan, provider_keys, usage
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Problem
+from ownkey.errors import InvalidRequest
 
 PREFIX = "/api/v1"
 Handler = Callable[..., Awaitable[Any]]
@@ -164,8 +165,17 @@ def _guard(route: Route) -> Callable[..., Awaitable[None]]:
         if route.scope is not None:
             require_scope(actor, route.scope)
         await require(node.db, actor, route.needs, request.url.path)
+        _refuse_unknown(request.query_params, [field.alias for field in request.scope["route"].dependant.query_params])
 
     return check
+
+
+def _refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:
+    """As with the members of a body: a parameter we do not know would look as if it had been obeyed."""
+    for name in given:
+        if name not in known:
+            there_is = f"there are: {', '.join(known)}" if known else "there is none"
+            raise InvalidRequest(f"There is no query parameter {name[:40]!r} here; {there_is}.")
 
 
 def _description(route: Route) -> str:

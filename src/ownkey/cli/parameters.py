@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ownkey.clock import parse_period
+from ownkey.clock import parse_begun_period
 from ownkey.errors import InvalidRequest
 
 Org = Annotated[str, Parameter(help="The organization's id or slug.")]
@@ -16,7 +16,7 @@ Workspace = Annotated[str | None, Parameter(help="The workspace's id or slug; wi
 def _is_month(kind: object, value: str | None) -> None:
     if value is not None:
         try:
-            parse_period(value)
+            parse_begun_period(value)
         except InvalidRequest as error:
             raise ValueError(error.message) from error
 

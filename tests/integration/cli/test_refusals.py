@@ -36,6 +36,7 @@ BAD_USAGE = (
     "members add acme a@acme.test --role owner",
     "usage acme --month November",
     "usage acme --month 0000-01",
+    "usage acme --month 2999-01",
     "usage acme --month 9999-12",
     "usage events acme --since -1",
     "usage events acme --since 1.9",
