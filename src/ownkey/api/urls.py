@@ -21,6 +21,10 @@ from ownkey.errors import InvalidRequest
 
 PREFIX = "/api/v1"
 Handler = Callable[..., Awaitable[Any]]
+_PROBLEM: dict[str, Any] = {
+    "description": "A problem document",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +142,21 @@ def mount(app: FastAPI) -> None:
             operation_id=f"{route.handler.__module__.rpartition('.')[2]}_{route.handler.__name__}",
             tags=[route.path.split("/")[1]],
             description=_description(route),
-            responses={"4XX": {"description": "A problem document", "model": Problem}},
+            responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
         )
     routes = tuple(app.routes)
 
     @cache
     def document() -> Mapping[str, Any]:
-        return get_openapi(
+        made = get_openapi(
             title="Ownkey management API",
             version="1",
-            description="What the settings pages do, for programs. Errors are problem documents (RFC 9457).",
+            description="What the settings pages do, for programs. Bodies are JSON, of up to 1 MiB; errors are problem "
+            "documents (RFC 9457).",
             routes=routes,
         )
+        made["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return made
 
     # Made when somebody first asks, which many installations never do; it takes a moment, hence in a thread.
     def openapi() -> JSONResponse:
