@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ownkey.accounts.organizations import RESERVED_SLUGS
+from ownkey.cli.main import app
 from ownkey.demo.simulated_provider import SimulatedProvider
 from tests.fakes.key_services import VAULT_KEY, FakeKeyServices
 from tests.integration.cli.conftest import Cli
@@ -203,6 +205,16 @@ def test_what_happens_when_a_key_fails_is_chosen(cli: Cli) -> None:
         (5_000, None),
         (None, 5_000),
     ]
+
+
+def test_no_organization_is_called_like_a_command(cli: Cli) -> None:
+    """Where a command takes an organization or a subcommand, every slug means an organization."""
+    groups = [group for name in app if not name.startswith("-") and (group := app[name]).default_command]
+    subcommands = {name for group in groups for name in group if not name.startswith("-")}
+    assert subcommands == RESERVED_SLUGS
+    made = cli.json("organizations", "create", "Events", "--owner", "owner@acme.test")
+    assert made["slug"] == "events-2"
+    assert cli.json("usage", "events-2")["used"] == 0
 
 
 def test_usage_events_have_the_documented_members(cli: Cli) -> None:
