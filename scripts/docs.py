@@ -196,8 +196,8 @@ def commands() -> str:
 
 They act on the database that the [settings](configuration.md) name, also while it is being served, and bring an empty
 embedded one into being. They are recorded in the audit log as the operator's. `ORG` is an id or a slug. With `--json`
-they print exactly one JSON document. They exit 0 when done, 1 when refused, with one sentence on standard error, and 2
-when they were not understood.
+they print exactly one JSON document, but for `usage events`, which prints a line of JSON for each event. They exit 0
+when done, 1 when refused, with one sentence on standard error, and 2 when they were not understood.
 
 {"".join(_command_sections(app, "ownkey", 2)).rstrip()}
 """
@@ -381,7 +381,7 @@ def _usage(argument: Argument) -> str:
 
 def _default(argument: Argument) -> str:
     default = argument.field_info.default
-    if argument.required or default is None or isinstance(default, bool):
+    if argument.required or default in (None, "") or isinstance(default, bool):
         return ""
     return f" Default `{' '.join(default) if isinstance(default, tuple) else default}`."
 
