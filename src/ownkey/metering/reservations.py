@@ -168,6 +168,7 @@ def exhausted(command: Admit, remaining: int, period: str) -> AllowanceExhausted
         detail={"tokens_left": remaining, "resets_at": stamp, "who_can_act": command.key_managers},
         headers={
             **until_reset(period),
+            "x-ownkey-billed-to": "allowance",
             "x-ownkey-allowance-remaining": str(remaining),
             "x-ownkey-allowance-reset": stamp,
         },
