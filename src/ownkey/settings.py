@@ -139,7 +139,8 @@ def _per_provider(kind: str) -> Mapping[str, str]:
     folder = os.environ.get(SECRETS_DIR_VARIABLE)
     sources: list[Mapping[str, str | None]] = []
     if folder and Path(folder).is_dir():
-        sources.append({f.name.upper(): f.read_text().strip() for f in Path(folder).iterdir() if f.is_file()})
+        files = [file for file in Path(folder).iterdir() if file.is_file()]
+        sources.append({file.name.upper(): file.read_text(encoding="utf-8").strip() for file in files})
     sources.append(dotenv_values(".env"))
     sources.append(os.environ)
     for source in sources:

@@ -106,6 +106,17 @@ def test_wrong_settings_are_named(cli: Cli) -> None:
         cli._monkeypatch.delenv(f"OWNKEY_{name}")
 
 
+def test_a_plans_file_that_is_no_text_is_named(cli: Cli, tmp_path: Path) -> None:
+    """Files are UTF-8; one in another encoding is refused by its name, as any other wrong one."""
+    file = tmp_path / "plans.toml"
+    cli.set(PLANS_FILE=str(file))
+    file.write_bytes('[plans.office]\nname = "Büro"\nmonthly_tokens = 1\n'.encode())
+    assert cli.json("plans", "list")[0]["name"] == "Büro"
+    file.write_bytes(file.read_text(encoding="utf-8").encode("latin-1"))
+    refused = cli("plans", "list")
+    assert (refused.code, f"The plans file {file}" in refused.err) == (1, True)
+
+
 def test_an_edited_audit_log_is_found(cli: Cli, tmp_path: Path) -> None:
     """``audit verify`` exits 1 and names the first entry that is not what was written."""
     cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
