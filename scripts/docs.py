@@ -155,7 +155,8 @@ everything and is recorded like anyone. Each action is also the word that the au
 
 Besides: nobody changes their own role, and owner is not a role to give. With `OWNKEY_KEYS_MANAGED_BY=owner` the
 `provider_key` actions are the owner's alone. An API token acts with the role that whoever made it has at that
-moment, as far as its scopes reach; below developer it rests.
+moment, as far as its scopes reach; below developer it rests. One that the operator made acts as an admin, so it cannot
+have the scope `billing.manage`.
 """
 
 
@@ -195,8 +196,8 @@ def commands() -> str:
 
 They act on the database that the [settings](configuration.md) name, also while it is being served, and bring an empty
 embedded one into being. They are recorded in the audit log as the operator's. `ORG` is an id or a slug. With `--json`
-they print exactly one JSON document. They exit 0 when done, 1 when refused, with one sentence on standard error, and 2
-when they were not understood.
+they print exactly one JSON document, but for `usage events`, which prints a line of JSON for each event. They exit 0
+when done, 1 when refused, with one sentence on standard error, and 2 when they were not understood.
 
 {"".join(_command_sections(app, "ownkey", 2)).rstrip()}
 """
@@ -319,10 +320,10 @@ route and whose maker may do the action (see [roles](roles.md)): what a role may
 
 {_table(("route", "scope", "action", "does"), rows)}
 
-Bodies are JSON; a member that a request does not have is refused. Lists are `{{"items": […], "next": …}}`; where
-`next` is not null, ask on with it as the route's `since` or `before`. Errors are problem documents, see
-[errors](errors.md). API tokens are made by people, under Settings → Developer, and by the operator: no token makes
-another.
+Bodies are JSON, of up to 1 MiB. A member of a body, or a query parameter, that a route does not have is refused. Lists
+are `{{"items": […], "next": …}}`; where `next` is not null, ask on with it as the route's `since` or `before`. Errors
+are problem documents, see [errors](errors.md). API tokens are made by people, under Settings → Developer, and by the
+operator: no token makes another.
 
 ## Scopes
 
@@ -381,7 +382,7 @@ def _usage(argument: Argument) -> str:
 
 def _default(argument: Argument) -> str:
     default = argument.field_info.default
-    if argument.required or default is None or isinstance(default, bool):
+    if argument.required or default in (None, "") or isinstance(default, bool):
         return ""
     return f" Default `{' '.join(default) if isinstance(default, tuple) else default}`."
 

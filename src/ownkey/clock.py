@@ -33,6 +33,14 @@ def parse_period(text: str) -> str:
     return text
 
 
+def parse_begun_period(text: str) -> str:
+    """``parse_period``, for what is shown of a month: raises ``InvalidRequest`` also for one that is still to come."""
+    period, this_period = parse_period(text), period_of(now())
+    if period > this_period:
+        raise InvalidRequest(f"{period} has not begun yet. Choose a month up to {this_period}.")
+    return period
+
+
 def period_start(period: str) -> datetime:
     """The first moment of a month."""
     year, month = period.split("-")

@@ -58,14 +58,14 @@ class ProviderNotAvailable(OwnkeyError):
     """Neither an own key nor a platform key exists for the provider."""
 
     code, status = "provider_not_available", 403
-    sentence = "This provider is not available here. An admin can connect a key under Settings → Integrations."
+    sentence = "This provider is not available here. A key can be connected under Settings → Integrations."
 
 
 class ProviderKeyRejected(OwnkeyError):
     """The provider refused the organization's own key."""
 
     code, status = "provider_key_rejected", 403
-    sentence = "The provider refused your organization's API key. An admin can update it under Settings → Integrations."
+    sentence = "The provider refused your organization's API key. It can be updated under Settings → Integrations."
 
 
 class NotFound(OwnkeyError):

@@ -76,8 +76,9 @@ class Mailer:
 
 
 def _parts(url: str) -> SplitResult:
-    # The message never shows the URL: there is a password in it.
-    sentence = "OWNKEY_SMTP_URL is not an address of a mail server. Write smtp://user:password@host:587 or smtps://…"
+    # The message never shows the URL: there is a password in it. An example with one would be blanked.
+    example = "Write smtp://host:587 or smtps://host:465; user:password@ stands before the host."
+    sentence = f"OWNKEY_SMTP_URL is not an address of a mail server. {example}"
     try:
         parts = urlsplit(url)
         usable = not url or (parts.scheme in ("smtp", "smtps") and parts.hostname and parts.port != 0)

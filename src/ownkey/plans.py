@@ -106,11 +106,11 @@ def read_catalogue(file: Path | None) -> Catalogue:
     if file is None:
         return DEFAULT_CATALOGUE
     try:
-        tables = tomllib.loads(file.read_text())["plans"]
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))["plans"]
         return {code: Plan(**{**table, "code": code}) for code, table in tables.items()}
     except OSError as error:
         raise InvalidRequest(f"The plans file {file} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
         raise InvalidRequest(f"The plans file {file} needs a [plans.<code>] table for each plan: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -119,6 +119,11 @@ class Settings(BaseSettings):
         """Whether people reach us over TLS; decides the cookie's flags."""
         return self.public_url.startswith("https://")
 
+    @property
+    def key_managers(self) -> str:
+        """Who may connect provider keys, as it stands in a sentence for those who may not."""
+        return "the owner" if self.keys_managed_by == "owner" else "an admin or the owner"
+
     def platform_key(self, provider: str) -> Secret | None:
         """The operator's own key for a provider (its slug), or None."""
         return self.platform_keys.get(provider)
@@ -134,7 +139,8 @@ def _per_provider(kind: str) -> Mapping[str, str]:
     folder = os.environ.get(SECRETS_DIR_VARIABLE)
     sources: list[Mapping[str, str | None]] = []
     if folder and Path(folder).is_dir():
-        sources.append({f.name.upper(): f.read_text().strip() for f in Path(folder).iterdir() if f.is_file()})
+        files = [file for file in Path(folder).iterdir() if file.is_file()]
+        sources.append({file.name.upper(): file.read_text(encoding="utf-8").strip() for file in files})
     sources.append(dotenv_values(".env"))
     sources.append(os.environ)
     for source in sources:

@@ -37,6 +37,20 @@ def test_names_say_something() -> None:
     assert parts & EMPTY_NAMES == set()
 
 
+def test_text_is_read_as_utf_8() -> None:
+    """What a file of the operator's says does not depend on the locale of the machine."""
+    calls = [
+        (path, call)
+        for path, tree in modules().items()
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in ("read_text", "write_text")
+    ]
+    without = [(path, call.lineno) for path, call in calls if "encoding" not in {word.arg for word in call.keywords}]
+    assert calls
+    assert without == []
+
+
 def test_every_module_says_what_it_is() -> None:
     """Every module has a docstring, private ones too."""
     assert [name for name, module in modules().items() if not ast.get_docstring(module)] == []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ownkey.api.shapes import Problem
 from ownkey.gateway.patience import Patience
 from tests.fakes.provider import FakeProvider
 from tests.gateway.service import Customer, Service, new_customer, running, settings_for
@@ -202,6 +203,8 @@ def test_a_page_takes_no_large_body(service: Service, customer: Customer, framin
                 wire.send(b"10000\r\n" + b" " * 65_536 + b"\r\n")
         reply = wire.reply()
     assert (reply.status, reply.json["code"]) == (413, "request_too_large")
+    assert set(reply.json) == set(Problem.model_fields)
+    assert "1,048,576 bytes" in reply.json["detail"]
 
 
 def test_bodies_of_nobody_in_particular_are_bounded(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.fakes.provider import FakeProvider
-from tests.gateway.service import PLATFORM_KEY, Customer, Service
+from tests.gateway.service import PLATFORM_KEY, Customer, Service, new_customer, running, settings_for
 from tests.gateway.wire import Reply, Wire, chat, post
 
 CHAT = "/openai/v1/chat/completions"
@@ -97,6 +98,33 @@ def test_a_provider_without_key_is_not_available(customer: Customer) -> None:
     """Neither an own key nor a platform key: 403 `provider_not_available`."""
     reply = once(customer.service, post("/mistral/v1/chat/completions", customer.token, chat()))
     assert (reply.status, reply.json["error"]["code"]) == (403, "provider_not_available")
+
+
+def test_who_can_connect_a_key_is_named(oracle: FakeProvider, tmp_path: Path) -> None:
+    """Where only the owner manages keys, every refusal that a key of the organization's would mend says so."""
+    plans = tmp_path / "plans.toml"
+    plans.write_text('[plans.small]\nname = "Small"\nmonthly_tokens = 1\napi_access = true\n')
+    settings = settings_for(oracle, data_dir=tmp_path, plans_file=plans, keys_managed_by="owner")
+    with running(settings, oracle) as service:
+        customer = new_customer(service)
+        refused = [
+            once(service, post("/mistral/v1/chat/completions", customer.token, chat())),
+            once(service, post("/openai/v1/batches", customer.token, {})),
+            once(service, post(CHAT, customer.token, chat())),
+        ]
+        customer.connect("openai", "sk-own-key-0123456789")
+        oracle.next(status=401)
+        refused.append(once(service, post(CHAT, customer.token, chat())))
+    errors = [reply.json["error"] for reply in refused]
+    assert [error["code"] for error in errors] == [
+        "provider_not_available",
+        "forbidden",
+        "allowance_exhausted",
+        "provider_key_rejected",
+    ]
+    for error in errors:
+        assert "the owner of your organization can" in error["message"]
+        assert "admin" not in str(error)
 
 
 def test_a_huge_body_is_refused_early(service: Service, customer: Customer, provider: FakeProvider) -> None:

@@ -11,8 +11,13 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from ownkey import logs
+from ownkey import errors, logs
+from ownkey.errors import InvalidRequest, OwnkeyError
+from ownkey.mail import Mailer
+from ownkey.providers.registry import PROVIDERS
+from ownkey.settings import read_settings
 
 CREDENTIALS = (
     "ownkey_" + "aB3" * 13 + "z",
@@ -22,6 +27,12 @@ CREDENTIALS = (
     "xai-canary0123456789",
     "AIzaSyCanary0123456789",
     "ABSKcanary0123456789",
+)
+
+
+OWN_SENTENCES = (
+    *(kind.sentence for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, OwnkeyError)),
+    *(f"It looks like {hint.example}, not." for p in PROVIDERS.values() for hint in p.key_hints if not hint.admin),
 )
 
 
@@ -87,6 +98,14 @@ def test_credentials_are_blanked_wherever_they_are(capsys: pytest.CaptureFixture
     assert credential not in json.dumps(lines)
     assert "sorry" in lines[0]["event"]
     assert "x=1" in lines[1]["url"]
+
+
+def test_what_we_say_ourselves_is_not_blanked() -> None:
+    """Errors, and examples of what to write, are read as they were written, at the command line, too."""
+    with pytest.raises(InvalidRequest) as wrong:
+        Mailer(read_settings(smtp_url=SecretStr("mail.example")))
+    for sentence in (*OWN_SENTENCES, wrong.value.message):
+        assert logs.blank(sentence) == sentence
 
 
 def test_secret_fields_are_blanked_whole(capsys: pytest.CaptureFixture[str]) -> None:

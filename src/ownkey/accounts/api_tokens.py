@@ -50,6 +50,7 @@ _LOWEST_ROLE: Mapping[str, Role] = {
     "organization.manage": Role.ADMIN,
     "billing.manage": Role.OWNER,
 }
+_OPERATORS_TOKEN = Role.ADMIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ async def actor_for(db: Database, token: str, catalogue: Catalogue) -> Actor:
         row = (await tx.execute(query)).one_or_none()
         if row is None:
             raise NotAuthenticated
-        role: Role | None = Role.ADMIN
+        role: Role | None = _OPERATORS_TOKEN
         if row.created_by is not None:
             role = await role_of(tx, row.created_by, row.organization_id, row.workspace_id)
     if role is None or role < Role.DEVELOPER:
@@ -186,9 +187,13 @@ async def _require_grantable(db: Database, actor: Actor, scopes: Collection[str]
         if scope not in SCOPES:
             raise InvalidRequest(f"There is no scope {scope!r}. Choose among: {', '.join(SCOPES)}.")
     await require(db, actor, Action.API_TOKEN_CREATE, actor.workspace_id)
-    beyond = actor.role is not None and any(actor.role < _LOWEST_ROLE[scope] for scope in scopes)
+    role = _OPERATORS_TOKEN if actor.kind == "operator" else actor.role
+    beyond = [scope for scope in scopes if role is None or role < _LOWEST_ROLE[scope]]
     if beyond or actor.kind == "api_token":
         await audit.record_refusal(db, actor, Action.API_TOKEN_CREATE, actor.workspace_id)
+        if actor.kind == "operator":
+            what = f"A token made by the operator acts as an admin, which is too little for {', '.join(beyond)}"
+            raise Forbidden(f"{what}: let the owner make it.")
         raise Forbidden("A token cannot have more rights than whoever makes it, and is made by a person.")
 
 

@@ -67,7 +67,7 @@ async def set_cap(
     ``Forbidden`` for one's own cap, for the owner's, and without being admin there.
     """
     if any(tokens is not None and not 0 <= tokens <= MOST_TOKENS for tokens in (allowance_tokens, own_key_tokens)):
-        raise InvalidRequest("A cap is a number of tokens a month, 0 or more.")
+        raise InvalidRequest(f"A cap is a number of tokens a month, from 0 to {MOST_TOKENS:,}.")
     action = Action.CAP_REMOVE if allowance_tokens is None and own_key_tokens is None else Action.CAP_SET
     there = await _standing_over(db, actor, scope, subject_id, action)
     detail: dict[str, Any] = {"scope": scope}

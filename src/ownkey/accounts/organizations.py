@@ -24,6 +24,9 @@ from ownkey.errors import Conflict, Forbidden, NotFound
 from ownkey.ids import new_id
 from ownkey.plans import Catalogue, plan_of
 
+# `ownkey usage ORG` could not name such an organization: `ownkey usage events` is another command.
+RESERVED_SLUGS = frozenset({"events"})
+
 
 @dataclass(frozen=True, slots=True)
 class Organization:
@@ -112,7 +115,7 @@ async def rename(db: Database, actor: Actor, name: str) -> None:
 async def _insert(tx: Transaction, organization_id: str, name: str, owner_id: str) -> Organization:
     stem = slug_of(name, "organization")
     alike = or_(organizations.c.slug == stem, organizations.c.slug.startswith(f"{stem}-", autoescape=True))
-    taken = set(await tx.scalars(select(organizations.c.slug).where(alike)))
+    taken = {*RESERVED_SLUGS, *await tx.scalars(select(organizations.c.slug).where(alike))}
     values = {
         "id": organization_id,
         "name": name,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from ownkey.accounts import caps
-from ownkey.accounts.caps import Scope
+from ownkey.accounts.caps import MOST_TOKENS, Scope
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Given, Page, Shown
+
+Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
 class Cap(Shown):
@@ -22,8 +28,8 @@ class Cap(Shown):
 class NewCap(Given):
     """The most tokens a month; null: as many as there are. Both null: no cap."""
 
-    allowance_tokens: int | None
-    own_key_tokens: int | None
+    allowance_tokens: Tokens | None
+    own_key_tokens: Tokens | None
 
 
 async def list_caps(node: Here, actor: Caller) -> Page[Cap]:

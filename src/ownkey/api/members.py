@@ -85,7 +85,7 @@ async def list_members(node: Here, actor: Caller) -> Page[Member]:
 
 
 async def add(node: Here, actor: Caller, given: Joining) -> RoleIn:
-    """Give somebody who is in the organization already a role in the token's workspace; invite others."""
+    """Give somebody a role in the token's workspace. Who is not in the organization yet is refused: invite them."""
     plan = await subscriptions.plan_of(node.db, actor, node.catalogue)
     await memberships.add(node.db, actor, given.email, Role.of(given.role), actor.workspace_id, plan)
     return RoleIn(workspace_id=actor.workspace_id, role=given.role)

@@ -7,16 +7,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ownkey import audit
-from ownkey.access import Action, Actor
+from ownkey.access import Action
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Given, Page, Shown
-from ownkey.errors import Forbidden, InvalidRequest
-from ownkey.node import Node
+from ownkey.errors import InvalidRequest
 from ownkey.providers import addresses, registry
 from ownkey.providers.health import Health
 from ownkey.providers.key_check import KeyCheckResult
-from ownkey.providers.provider import Provider
 from ownkey.vault import key_health, provider_keys
 
 
@@ -93,7 +90,8 @@ async def save(node: Here, actor: Caller, provider: str, given: NewKey) -> Saved
     """
     company = node.providers.connectable(provider)
     # Before the provider is asked: nobody else's key is sent anywhere.
-    await _require_manager(node, actor, Action.PROVIDER_KEY_ADD, company)
+    managed_by = node.settings.keys_managed_by
+    await provider_keys.require_manager(node.db, actor, Action.PROVIDER_KEY_ADD, company.slug, managed_by)
     secret = provider_keys.clean(given.key, company, node.settings.google_token_url)
     address, expires_at = node.providers.accept(company, given.address), provider_keys.expiry(given.expires)
     found = KeyCheckResult(Health.UNVERIFIED, "")
@@ -114,7 +112,7 @@ async def save(node: Here, actor: Caller, provider: str, given: NewKey) -> Saved
         found.said,
         base_url=address,
         expires_at=expires_at,
-        managed_by=node.settings.keys_managed_by,
+        managed_by=managed_by,
     )
     shown = ProviderKey.model_validate(key)
     return SavedKey(**dict(shown), advice=registry.advice(company, secret))
@@ -142,9 +140,3 @@ async def remove(node: Here, actor: Caller, provider: str) -> None:
     """Destroy a key; calls fall back to the plan's allowance."""
     company = node.providers.find(provider)
     await provider_keys.remove(node.db, actor, company.slug, managed_by=node.settings.keys_managed_by)
-
-
-async def _require_manager(node: Node, actor: Actor, action: Action, provider: Provider) -> None:
-    if not provider_keys.may_manage(actor, node.settings.keys_managed_by):
-        await audit.record_refusal(node.db, actor, action, provider.slug)
-        raise Forbidden("AI provider keys are managed by workspace admins.")

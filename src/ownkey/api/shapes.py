@@ -7,7 +7,9 @@ from typing import Annotated, Generic, Literal, TypeVar
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+from ownkey.accounts.names import LONGEST_NAME
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 Email = Annotated[str, StringConstraints(min_length=3, max_length=254)]
 RoleWord = Literal["user", "developer", "admin"]
 Item = TypeVar("Item")

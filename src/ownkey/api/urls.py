@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,9 +17,14 @@ from ownkey.accounts.places import require
 from ownkey.api import api_tokens, audit, caps, members, organization, plan, provider_keys, usage
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Problem
+from ownkey.errors import InvalidRequest
 
 PREFIX = "/api/v1"
 Handler = Callable[..., Awaitable[Any]]
+_PROBLEM: dict[str, Any] = {
+    "description": "A problem document",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +142,21 @@ def mount(app: FastAPI) -> None:
             operation_id=f"{route.handler.__module__.rpartition('.')[2]}_{route.handler.__name__}",
             tags=[route.path.split("/")[1]],
             description=_description(route),
-            responses={"4XX": {"description": "A problem document", "model": Problem}},
+            responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
         )
     routes = tuple(app.routes)
 
     @cache
     def document() -> Mapping[str, Any]:
-        return get_openapi(
+        made = get_openapi(
             title="Ownkey management API",
             version="1",
-            description="What the settings pages do, for programs. Errors are problem documents (RFC 9457).",
+            description="What the settings pages do, for programs. Bodies are JSON, of up to 1 MiB; errors are problem "
+            "documents (RFC 9457).",
             routes=routes,
         )
+        made["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return made
 
     # Made when somebody first asks, which many installations never do; it takes a moment, hence in a thread.
     def openapi() -> JSONResponse:
@@ -164,8 +172,17 @@ def _guard(route: Route) -> Callable[..., Awaitable[None]]:
         if route.scope is not None:
             require_scope(actor, route.scope)
         await require(node.db, actor, route.needs, request.url.path)
+        _refuse_unknown(request.query_params, [field.alias for field in request.scope["route"].dependant.query_params])
 
     return check
+
+
+def _refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:
+    """As with the members of a body: a parameter we do not know would look as if it had been obeyed."""
+    for name in given:
+        if name not in known:
+            there_is = f"there are: {', '.join(known)}" if known else "there is none"
+            raise InvalidRequest(f"There is no query parameter {name[:40]!r} here; {there_is}.")
 
 
 def _description(route: Route) -> str:

@@ -174,11 +174,11 @@ async def events(
     limit: Annotated[int, Query(ge=1, le=1000, description="At most this many.")] = 100,
 ) -> Page[Event]:
     """List events, oldest first. `next` is the `since` of the next page."""
-    month = clock.parse_period(period) if period else None
+    month = clock.parse_begun_period(period) if period else None
     found = await usage_events.events(node.db, actor, month, since=since, limit=limit)
     following = found[-1].id if len(found) == limit else None
     return Page(items=[Event.model_validate(event) for event in found], next=following)
 
 
 def _month(period: str | None) -> str:
-    return clock.parse_period(period) if period else clock.period_of(clock.now())
+    return clock.parse_begun_period(period) if period else clock.period_of(clock.now())

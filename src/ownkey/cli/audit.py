@@ -9,8 +9,10 @@ from cyclopts import App, Parameter
 
 from ownkey import audit
 from ownkey.cli.installation import installation
+from ownkey.cli.numbers import whole
 from ownkey.cli.output import Json, show
-from ownkey.cli.parameters import FROM_ONE, Org
+from ownkey.cli.parameters import Org
+from ownkey.db.engine import LARGEST_NUMBER
 from ownkey.errors import Conflict
 
 app = App(name="audit", help="Who did, or was refused, what and when.")
@@ -23,9 +25,9 @@ async def list_entries(
     *,
     action: Annotated[str | None, Parameter(help="Only this action, for example `provider_key.replace`.")] = None,
     before: Annotated[
-        int | None, Parameter(validator=FROM_ONE, help="Only entries older than the one with this id.")
+        int | None, whole("Only entries older than the one with this id.", least=1, most=LARGEST_NUMBER)
     ] = None,
-    limit: Annotated[int, Parameter(validator=FROM_ONE, help="At most this many.")] = 100,
+    limit: Annotated[int, whole("At most this many.", least=1, most=LARGEST_NUMBER)] = 100,
     json: Json = False,
 ) -> None:
     """List an organization's audit entries, newest first."""

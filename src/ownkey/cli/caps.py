@@ -11,10 +11,12 @@ from ownkey.access import Actor
 from ownkey.accounts import caps, memberships
 from ownkey.accounts.caps import Scope
 from ownkey.accounts.users import normal_email
+from ownkey.cli.ending import BadUsage
 from ownkey.cli.installation import Installation, installation
+from ownkey.cli.numbers import whole
 from ownkey.cli.output import Json, show
 from ownkey.cli.parameters import Org, Workspace
-from ownkey.errors import InvalidRequest, NotFound
+from ownkey.errors import NotFound
 
 app = App(name="caps", help="The most tokens of a month that a member or a workspace may use.")
 Member = Annotated[str | None, Parameter(help="The member's e-mail address; without it, the cap is the workspace's.")]
@@ -36,13 +38,13 @@ async def set_cap(
     *,
     member: Member = None,
     workspace: Workspace = None,
-    allowance: Annotated[int | None, Parameter(help="The most tokens a month of the allowance.")] = None,
-    own_key: Annotated[int | None, Parameter(help="The most tokens a month on the organization's own keys.")] = None,
+    allowance: Annotated[int | None, whole("The most tokens a month of the allowance.")] = None,
+    own_key: Annotated[int | None, whole("The most tokens a month on the organization's own keys.")] = None,
     json: Json = False,
 ) -> None:
     """Cap what a member, or a workspace, may use in a month. It replaces the cap before, and counts at once."""
     if allowance is None and own_key is None:
-        raise InvalidRequest("Give --allowance, --own-key or both. `ownkey caps remove` lifts a cap.")
+        raise BadUsage("Give --allowance, --own-key or both. `ownkey caps remove` lifts a cap.")
     async with installation() as here:
         _, actor = await here.organization(org, workspace)
         scope, subject = await _subject(here, actor, member)

@@ -40,7 +40,7 @@ def configured(**overrides: object) -> Settings:
 
 
 def in_force(settings: Settings) -> Iterator[Configured]:
-    """Every setting in the order of the documentation, the per-provider ones after the others."""
+    """Every setting in the order of the documentation: those per provider after the others, then where secrets are."""
     sources = _sources()
     for field in Settings.model_fields:
         if field in _PER_PROVIDER:
@@ -54,6 +54,8 @@ def in_force(settings: Settings) -> Iterator[Configured]:
         for slug, value in sorted(values.items()):
             name = prefix + slug.upper().replace("-", "_")
             yield Configured(name, _shown(value), sources.get(name, "default"))
+    folder = os.environ.get(SECRETS_DIR_VARIABLE)
+    yield Configured(SECRETS_DIR_VARIABLE, _shown(folder), "environment" if folder else "default")
 
 
 def _sources() -> Mapping[str, str]:

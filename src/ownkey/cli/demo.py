@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
+from ownkey.cli.numbers import whole
 
 
 def demo(
     *,
-    port: Annotated[
-        int | None, Parameter(validator=Number(gte=0, lte=65535), help="The port; without it 8000, or a free one.")
-    ] = None,
+    port: Annotated[int | None, whole("The port; without it 8000, or a free one.", most=65535)] = None,
 ) -> None:
     """Try everything on this machine: no account, no provider key and no network needed.
 

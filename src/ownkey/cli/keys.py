@@ -8,7 +8,9 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from ownkey.cli.ending import BadUsage
 from ownkey.cli.installation import installation
+from ownkey.cli.numbers import whole
 from ownkey.cli.output import Json, show, warn
 from ownkey.cli.parameters import Org
 from ownkey.credentials import Secret
@@ -102,7 +104,7 @@ async def fallback(
     /,
     *,
     tokens: Annotated[
-        int | None, Parameter(help="Let the allowance serve them, up to so many of its tokens a month.")
+        int | None, whole("Let the allowance serve them, up to so many of its tokens a month.", least=1)
     ] = None,
     never: Annotated[bool, Parameter(help="Let them fail, as they do unless something else was chosen.")] = False,
     json: Json = False,
@@ -112,7 +114,7 @@ async def fallback(
     Give either `--tokens` or `--never`. A rejected key, or one without credit, never uses the allowance.
     """
     if never == (tokens is not None):
-        raise InvalidRequest("Give either --tokens N or --never.")
+        raise BadUsage("Give either --tokens N or --never.")
     async with installation() as here:
         company = here.providers.find(provider)
         _, actor = await here.organization(org)

@@ -8,16 +8,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from ownkey import ids
+from ownkey.cli.numbers import whole
 from ownkey.errors import InvalidRequest
 
 Host = Annotated[str, Parameter(help="The address to listen on; `0.0.0.0` is every one of this machine.")]
-Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535), help="The port; 0 takes a free one.")]
-Workers = Annotated[
-    int, Parameter(validator=Number(gte=1, lte=256), help="How many processes; more than one needs PostgreSQL.")
-]
+Port = Annotated[int, whole("The port; 0 takes a free one.", most=65535)]
+Workers = Annotated[int, whole("How many processes; more than one needs PostgreSQL.", least=1, most=256)]
 
 
 def build() -> str:

@@ -10,8 +10,10 @@ from cyclopts import App, Parameter
 from ownkey import clock
 from ownkey.accounts import subscriptions
 from ownkey.cli.installation import installation
+from ownkey.cli.numbers import whole
 from ownkey.cli.output import Json, show, to_json
-from ownkey.cli.parameters import FROM_ZERO, Month, Org
+from ownkey.cli.parameters import Month, Org
+from ownkey.db.engine import LARGEST_NUMBER
 from ownkey.metering import allowances, fallback_usage, usage_events
 from ownkey.metering.prices import CURRENCY
 
@@ -60,7 +62,7 @@ async def events(
     /,
     *,
     month: Month = None,
-    since: Annotated[int, Parameter(validator=FROM_ZERO, help="Only events after the one with this id.")] = 0,
+    since: Annotated[int, whole("Only events after the one with this id.", most=LARGEST_NUMBER)] = 0,
     json: Annotated[bool, Parameter("--json", help="Accepted for uniformity; the output is JSON either way.")] = False,
 ) -> None:
     """Print usage events as JSON lines, oldest first: one for each attempt at a provider.

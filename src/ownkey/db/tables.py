@@ -1,7 +1,7 @@
 """Every table. Domains import the ones they own; the SQL beside them is theirs.
 
-Times are UTC. Tokens are integers. Every tenant-owned table carries ``organization_id``; a row that names a workspace
-does so by the pair ``(organization_id, workspace_id)``, so that it cannot point into another tenant.
+Times are UTC. Tokens are integers. Every tenant-owned table carries ``organization_id``; a foreign key to a workspace
+is the pair ``(organization_id, workspace_id)``, so that a row cannot point into another tenant.
 """
 
 from __future__ import annotations

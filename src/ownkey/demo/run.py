@@ -49,7 +49,7 @@ async def _nowhere(host: str, port: int) -> Sequence[str]:
 def demo_settings(folder: Path, port: int, provider: SimulatedProvider) -> Settings:
     """Settings that touch nothing of this machine's own: what the environment says is left aside."""
     plans = folder / "plans.toml"
-    plans.write_text("".join(map(_toml, CATALOGUE.values())))
+    plans.write_text("".join(map(_toml, CATALOGUE.values())), encoding="utf-8")
     untouched = {name: field.get_default(call_default_factory=True) for name, field in Settings.model_fields.items()}
     ours: dict[str, object] = {
         "data_dir": folder,

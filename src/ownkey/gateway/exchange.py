@@ -68,9 +68,8 @@ class Exchange:
     def start(self) -> None:
         """Ask for admission; everything else follows."""
         self._relay.active[self.request_id] = self
-        has_platform_key = self._relay.router.has_platform_key(self.call.provider)
         try:
-            command = admission_request(self.call, self.caller, self.request_id, has_platform_key, self.fallback)
+            command = admission_request(self.call, self.caller, self.request_id, self._relay.router, self.fallback)
         except OwnkeyError as error:
             self._refuse(error)
         else:
@@ -248,7 +247,8 @@ class Exchange:
         own_key = self._admission.key
         self._relay.refused(self._route, own_key, failure, body)
         if failure is Failure.KEY_REJECTED:
-            error = key_rejected(self.call.provider, own_key is not None, message_of(body))
+            managers = self._relay.router.key_managers
+            error = key_rejected(self.call.provider, own_key is not None, message_of(body), managers)
             self._settle("refused", NOTHING_USED, lambda: self._refuse(error))
             return
         length = None if self.status == 304 else len(body)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
+from http import HTTPStatus
 from typing import NamedTuple
 
 from ownkey import clock
@@ -108,6 +110,12 @@ def error_block(error: OwnkeyError, request_id: str, content_type: str = "applic
     """The header lines of an error of ours."""
     lines = {"content-type": content_type, "x-request-id": request_id, "cache-control": "no-store", **error.headers}
     return "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
+
+
+def problem(error: OwnkeyError, request_id: str) -> bytes:
+    """The body of an error that is told to nobody in particular: a problem document (RFC 9457)."""
+    told = {"type": "about:blank", "title": HTTPStatus(error.status).phrase, "status": error.status}
+    return json.dumps({**told, "detail": error.message, "code": error.code, "request_id": request_id}).encode()
 
 
 @lru_cache(8)

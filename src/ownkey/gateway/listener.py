@@ -8,7 +8,6 @@ connection ends. So nothing that one reader takes for a body is ever taken for a
 from __future__ import annotations
 
 import asyncio
-import json
 from functools import partial
 from typing import Any, cast
 
@@ -28,6 +27,7 @@ from ownkey.ids import new_id
 _LARGEST_HEAD = 65_536
 """Bytes of a head, of trailers, or of framing without any content; also the most that is parsed in one go."""
 _LARGEST_PAGE_BODY = 1_048_576
+_TOO_LARGE = f"The request body is larger than {_LARGEST_PAGE_BODY:,} bytes."
 _NOT_HTTP = "The request is not valid HTTP."
 _OFFERS = (b"connection", b"proxy-connection")  # where the parser looks for the offer of another protocol
 
@@ -210,7 +210,7 @@ class Listener(HttpToolsProtocol):
         """A request for a page or the management API: uvicorn's from here on."""
         length = self._length
         if length is not None and length > _LARGEST_PAGE_BODY:
-            raise RequestTooLarge
+            raise RequestTooLarge(_TOO_LARGE)
         super().on_message_begin()
         self.url, self.expect_100_continue = head.target, head.expects_continue
         self.headers.extend(head.headers)  # the scope holds this very list
@@ -228,7 +228,7 @@ class Listener(HttpToolsProtocol):
             return
         self._page_body += len(body)
         if self._page_body > _LARGEST_PAGE_BODY:
-            raise RequestTooLarge
+            raise RequestTooLarge(_TOO_LARGE)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -319,8 +319,7 @@ class Listener(HttpToolsProtocol):
     def _answer(self, error: OwnkeyError) -> None:
         """An error that belongs to no request; the connection ends with it."""
         request_id = new_id("req")
-        problem = {"type": "about:blank", "status": error.status, "code": error.code, "detail": error.message}
-        body = json.dumps({**problem, "request_id": request_id}).encode()
+        body = header_rules.problem(error, request_id)
         head = header_rules.error_block(error, request_id, "application/problem+json")
         length = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(b"".join((STATUS_LINE[error.status], head, length, body)))

@@ -132,7 +132,7 @@ class Relay:
         if isinstance(error, TokenRefused):
             if key is not None:
                 self.key_failed(key, Failure.KEY_REJECTED, str(error))
-            return key_rejected(provider, key is not None, str(error))
+            return key_rejected(provider, key is not None, str(error), self.router.key_managers)
         if isinstance(error, HostForbidden):
             return ProviderFailed(f"The provider key cannot be used. {error}.")
         return ProviderTimedOut() if isinstance(error, TimeoutError) else ProviderFailed()

@@ -60,7 +60,7 @@ def own_key_only(call: Call) -> str:
 
 
 def admission_request(
-    call: Call, caller: Caller, request_id: str, has_platform_key: bool, fallback: Fallback | None = None
+    call: Call, caller: Caller, request_id: str, router: Router, fallback: Fallback | None = None
 ) -> Admit:
     """What the ledger has to know of a call to admit it."""
     endpoint = call.endpoint
@@ -72,9 +72,10 @@ def admission_request(
         call.provider.slug,
         call.model,
         endpoint.dialect.name,
-        has_platform_key,
+        router.has_platform_key(call.provider),
         endpoint.generates,
         own_key_only(call) if limited else "",
+        router.key_managers,
         call.input_ceiling(),
         call.input_estimate(),
         call.output_limit,
@@ -86,12 +87,12 @@ def admission_request(
     )
 
 
-def key_rejected(provider: Provider, own_key: bool, said: str) -> OwnkeyError:
+def key_rejected(provider: Provider, own_key: bool, said: str, key_managers: str) -> OwnkeyError:
     """The caller's error when a provider refused the key: whose it was decides. ``said`` is redacted already."""
     if own_key:
         return ProviderKeyRejected(
-            f"{provider.name} refused your organization's API key. An admin can update it under Settings → "
-            f"Integrations. {provider.name} said: {said}",
+            f"{provider.name} refused your organization's API key; {key_managers} of your organization can update it "
+            f"under Settings → Integrations. {provider.name} said: {said}",
             detail={"provider": provider.slug},
         )
     # The caller can do nothing about the operator's key, and must not take it for their own.
@@ -118,6 +119,7 @@ class Router:
     """Routes calls. Opened keys are kept under their whole row: neither a new nor a tampered one finds an old one."""
 
     def __init__(self, settings: Settings, keyring: KeyRing, providers: Directory, pool: Pool) -> None:
+        self.key_managers = settings.key_managers
         self._settings = settings
         self._keyring = keyring
         self._providers = providers

@@ -65,7 +65,7 @@ def _text(
     used_up = alert.threshold == alerts.THRESHOLDS[-1]
     reset = f"{clock.period_end(alert.period):%-d %B %Y}, 00:00 UTC"
     stops = "have stopped until then" if used_up else "stop when they are used up, until then"
-    who = "The owner" if settings.keys_managed_by == "owner" else "An admin or the owner"
+    who = settings.key_managers.capitalize()
     parts = [
         f"{organization} has used {allowance.used:,} of the {allowance.granted:,} AI tokens that its {plan} plan "
         f"includes for {_month(alert)}.",

@@ -33,10 +33,12 @@ def not_on_allowance(command: Admit) -> OwnkeyError | None:
     """Why a call without an own key cannot be served at all, whatever is left; None if it can."""
     if not command.has_platform_key:
         return ProviderNotAvailable(
-            f"There is no {command.provider} key here. An admin can connect one under Settings → Integrations."
+            f"There is no {command.provider} key here; {command.key_managers} of your organization can connect one "
+            "under Settings → Integrations."
         )
     if command.own_key_only:
         return Forbidden(
-            f"{command.own_key_only} An admin can connect your organization's own key under Settings → Integrations."
+            f"{command.own_key_only} For that, {command.key_managers} of your organization can connect its own key "
+            "under Settings → Integrations."
         )
     return None

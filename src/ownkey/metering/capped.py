@@ -155,7 +155,7 @@ def reached(cap: Cap, left: int, command: Admit, period: str, *, own_key: bool, 
     """The refusal of a call that a cap leaves no room for: says whose cap it is, and who can lift it."""
     stamp = clock.rfc3339(clock.period_end(period))
     tokens = (cap.own_key if own_key else cap.allowance) or 0
-    who = "an admin or the owner"
+    who, billed_to = "an admin or the owner", "own_key" if own_key else "allowance"
     if cap.scope == "workspace":
         whose = "This workspace"
     else:
@@ -170,13 +170,13 @@ def reached(cap: Cap, left: int, command: Admit, period: str, *, own_key: bool, 
         "the cap at any time.",
         detail={
             "scope": cap.scope,
-            "billed_to": "own_key" if own_key else "allowance",
+            "billed_to": billed_to,
             "cap_tokens": tokens,
             "tokens_left": left,
             "resets_at": stamp,
             "who_can_act": who,
         },
-        headers=until_reset(period),
+        headers={**until_reset(period), "x-ownkey-billed-to": billed_to},
     )
 
 

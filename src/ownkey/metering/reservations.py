@@ -43,7 +43,8 @@ class Fallback(NamedTuple):
 class Admit(msgspec.Struct, frozen=True):
     """Ask to admit a call. Tokens are upper bounds; ``output_limit`` is the caller's own, per choice.
 
-    ``own_key_only`` says why the allowance cannot serve the call, or is empty. An answer shorter than
+    ``own_key_only`` says why the allowance cannot serve the call, or is empty; ``key_managers``, who can connect a
+    key. An answer shorter than
     ``least_output`` is of no use to anybody: rather refuse than cut it there. With ``fallback`` the call is decided on
     the allowance although there is an own key, if the organization chose so for it.
     """
@@ -56,6 +57,7 @@ class Admit(msgspec.Struct, frozen=True):
     has_platform_key: bool
     generates: bool
     own_key_only: str
+    key_managers: str
     input_ceiling: int
     input_estimate: int
     output_limit: int | None
@@ -161,11 +163,12 @@ def exhausted(command: Admit, remaining: int, period: str) -> AllowanceExhausted
             f"too few for this request of up to {command.input_ceiling:,} input tokens."
         )
     return AllowanceExhausted(
-        f"{what} The allowance resets at {stamp}. An admin or the owner of your organization can connect "
-        "its own AI provider key under Settings → Integrations to continue at once.",
-        detail={"tokens_left": remaining, "resets_at": stamp, "who_can_act": "an admin or the owner"},
+        f"{what} The allowance resets at {stamp}. To continue at once, {command.key_managers} of your organization can "
+        "connect its own AI provider key under Settings → Integrations.",
+        detail={"tokens_left": remaining, "resets_at": stamp, "who_can_act": command.key_managers},
         headers={
             **until_reset(period),
+            "x-ownkey-billed-to": "allowance",
             "x-ownkey-allowance-remaining": str(remaining),
             "x-ownkey-allowance-reset": stamp,
         },

@@ -190,7 +190,7 @@ def _added(settings: Settings) -> Mapping[str, Added]:
 
 def _read_file(file: Path) -> Mapping[str, Added]:
     try:
-        tables = tomllib.loads(file.read_text())["providers"]
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))["providers"]
         return {slug: Added(**table) for slug, table in tables.items()}
     except OSError as error:
         raise InvalidRequest(f"The providers file {file} cannot be read: {error.strerror}.") from error

@@ -21,6 +21,7 @@ _TEXT, _IMAGES, _EMBEDDINGS, _AUDIO = Capability.TEXT, Capability.IMAGES, Capabi
 
 
 def _hint(example: str, pattern: str, *, admin: bool = False) -> KeyHint:
+    # An example is short enough not to be taken for a key, and blanked, where it is said (``logs.blank``).
     return KeyHint(example, re.compile(pattern), admin)
 
 
@@ -56,7 +57,7 @@ _ROWS: tuple[Provider, ...] = (
         credential_header="x-api-key",
         credential_prefix="",
         key_hints=(
-            _hint("sk-ant-api03-…", r"sk-ant-api\d\d-[\w-]{80,}"),
+            _hint("sk-ant-…", r"sk-ant-api\d\d-[\w-]{80,}"),
             _hint("sk-ant-admin01-…", r"sk-ant-admin\d*-[\w-]+", admin=True),
         ),
         assistant_model="claude-sonnet-4-6",

@@ -19,7 +19,7 @@ from ownkey.vault.keyring import KeyRing
 class EnvelopeBroken(Unavailable):
     """A sealed secret that does not open with the right key: its row was changed, or it was sealed for another."""
 
-    sentence = "A stored provider key cannot be opened. An admin can connect it anew under Settings → Integrations."
+    sentence = "A stored provider key cannot be opened. It can be connected anew under Settings → Integrations."
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ def _configured(settings: Settings) -> tuple[str, Sequence[str] | None]:
         return "OWNKEY_VAULT_KEYS", settings.vault_keys.get_secret_value().replace(",", "\n").splitlines()
     file = settings.vault_keys_file or settings.data_dir / KEY_FILE_NAME
     try:
-        return str(file), file.read_text().splitlines()
+        return str(file), file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         if settings.vault_keys_file is None:
             return str(file), None
@@ -163,7 +163,7 @@ def _make_file(path: Path) -> tuple[str, Sequence[str]]:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
             file.write(_NEW_FILE.format(kek=new_kek()))
             file.flush()
             os.fsync(file.fileno())
@@ -176,7 +176,7 @@ def _make_file(path: Path) -> tuple[str, Sequence[str]]:
         raise _Unusable(f"The key file {path} cannot be made ({error.strerror}).") from error
     finally:
         draft.unlink(missing_ok=True)
-    return str(path), path.read_text().splitlines()
+    return str(path), path.read_text(encoding="utf-8").splitlines()
 
 
 def _sync_directory(directory: Path) -> None:

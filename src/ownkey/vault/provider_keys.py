@@ -127,6 +127,18 @@ def may_manage(actor: Actor, managed_by: str = "admin") -> bool:
     return actor.may(Action.PROVIDER_KEY_ADD)
 
 
+def managers(managed_by: str) -> str:
+    """Who may manage keys, in the words of the page."""
+    return "the organization's owner" if managed_by == "owner" else "workspace admins"
+
+
+async def require_manager(db: Database, actor: Actor, action: Action, target: str, managed_by: str) -> None:
+    """Raise ``Forbidden``, after recording the attempt, unless the actor may manage keys."""
+    if not may_manage(actor, managed_by):
+        await audit.record_refusal(db, actor, action, target)
+        raise Forbidden(f"AI provider keys are managed by {managers(managed_by)}.")
+
+
 async def list_keys(db: Database, actor: Actor) -> Sequence[ProviderKey]:
     """The keys of the actor's organization, by provider."""
     query = _query().where(provider_keys.c.organization_id == actor.organization_id)
@@ -155,7 +167,7 @@ async def save(
     """
     old_id = await _current_id(db, actor, provider.slug)
     action = Action.PROVIDER_KEY_REPLACE if old_id else Action.PROVIDER_KEY_ADD
-    await _require_manager(db, actor, action, old_id or provider.slug, managed_by)
+    await require_manager(db, actor, action, old_id or provider.slug, managed_by)
     key = SealedKey(new_id("key"), actor.organization_id, provider.slug, base_url, b"", b"", "")
     sealed = envelope.seal(keyring, secret, key.bound_to)
     detail = {"provider": provider.slug, "health": health.value, "replaced": old_id}
@@ -187,7 +199,7 @@ async def remove(db: Database, actor: Actor, provider_slug: str, *, managed_by: 
     It needs no open vault: a key that cannot be opened any more can still be removed.
     """
     old_id = await _current_id(db, actor, provider_slug)
-    await _require_manager(db, actor, Action.PROVIDER_KEY_REMOVE, old_id or provider_slug, managed_by)
+    await require_manager(db, actor, Action.PROVIDER_KEY_REMOVE, old_id or provider_slug, managed_by)
     detail = {"provider": provider_slug}
     async with perform(db, actor, Action.PROVIDER_KEY_REMOVE, old_id or provider_slug, detail) as tx:
         if await _delete(tx, actor.organization_id, provider_slug) is None:
@@ -208,7 +220,7 @@ async def set_fallback(
         raise InvalidRequest(f"Give a number of tokens from 1 to {MOST_FALLBACK_TOKENS:,}.")
     action = Action.PROVIDER_KEY_SET_FALLBACK
     key_id = await _current_id(db, actor, provider_slug)
-    await _require_manager(db, actor, action, key_id or provider_slug, managed_by)
+    await require_manager(db, actor, action, key_id or provider_slug, managed_by)
     detail: dict[str, Any] = {"provider": provider_slug, "tokens": tokens}
     async with perform(db, actor, action, key_id or provider_slug, detail) as tx:
         found = (await tx.execute(_query().where(_of(actor.organization_id, provider_slug)))).one_or_none()
@@ -225,7 +237,7 @@ async def set_fallback(
 
 async def sealed_key(db: Database, actor: Actor, provider_slug: str, *, managed_by: str = "admin") -> SealedKey:
     """The organization's key for a provider, sealed, for checking it anew. Raises ``NotFound``, ``Forbidden``."""
-    await _require_manager(db, actor, Action.PROVIDER_KEY_CHECK, provider_slug, managed_by)
+    await require_manager(db, actor, Action.PROVIDER_KEY_CHECK, provider_slug, managed_by)
     query = select(*SEALED_COLUMNS).where(_of(actor.organization_id, provider_slug))
     async with db.read() as tx:
         row = (await tx.execute(query)).one_or_none()
@@ -296,12 +308,6 @@ async def _current_id(db: Database, actor: Actor, provider_slug: str) -> str | N
     async with db.read() as tx:
         found: str | None = await tx.scalar(select(provider_keys.c.id).where(_of(actor.organization_id, provider_slug)))
     return found
-
-
-async def _require_manager(db: Database, actor: Actor, action: Action, target: str, managed_by: str) -> None:
-    if not may_manage(actor, managed_by):
-        await audit.record_refusal(db, actor, action, target)
-        raise Forbidden("AI provider keys are managed by the owner." if managed_by == "owner" else None)
 
 
 async def _delete(tx: Transaction, organization_id: str, provider_slug: str) -> Row[Any, Any] | None:

@@ -99,6 +99,6 @@ def static(name: str) -> str:
 @cache
 def icon(name: str) -> Markup:
     """A picture from ``static/icons`` as inline SVG; decoration only, so screen readers pass over it."""
-    svg = (STATIC / "icons" / f"{name}.svg").read_text().strip()
+    svg = (STATIC / "icons" / f"{name}.svg").read_text(encoding="utf-8").strip()
     # Our own files: nothing in them comes from a caller.
     return Markup(svg.replace("<svg ", '<svg class="icon" aria-hidden="true" focusable="false" ', 1))  # noqa: S704

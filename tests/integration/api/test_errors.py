@@ -21,6 +21,8 @@ async def test_errors_are_problem_documents(acme: Acme) -> None:
         ("GET", "/usage?period=9999-12", 400, "invalid_request"),
         ("GET", "/usage?period=٢٠٢٦-11", 400, "invalid_request"),
         ("GET", "/usage/days?period=0000-01", 400, "invalid_request"),
+        ("GET", "/usage?period=2999-01", 400, "invalid_request"),
+        ("GET", "/usage/events?period=2999-01", 400, "invalid_request"),
         ("GET", "/usage/events?period=9999-12", 400, "invalid_request"),
         ("GET", "/usage/events?limit=0", 400, "invalid_request"),
         ("GET", f"/usage/events?since={2**63}", 400, "invalid_request"),
@@ -53,6 +55,21 @@ async def test_unknown_members_are_refused(acme: Acme) -> None:
     assert (await acme.ask("GET", "/organization", token)).json() == before
     assert (await acme.ask("GET", "/provider-keys", token)).json()["items"] == []
     assert (await acme.ask("GET", "/invitations", token)).json()["items"] == []
+
+
+async def test_unknown_query_parameters_are_refused(acme: Acme) -> None:
+    """A parameter that a route does not have is 400, and the reply names those that it has."""
+    token = await acme.token(Role.OWNER)
+    for path, there_is in (
+        ("/usage?month=2026-02", "there are: period"),
+        ("/usage/events?period=2026-02&Limit=5", "there are: period, since, limit"),
+        ("/me?verbose=1", "there is none"),
+    ):
+        reply = await acme.ask("GET", path, token)
+        assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request"), path
+        assert there_is in reply.json()["detail"]
+    assert (await acme.ask("GET", "/usage/events?period=2026-02&since=0&limit=5", token)).status_code == 200
+    assert (await acme.ask("GET", "/usage?month=2026-02", None)).status_code == 401
 
 
 async def test_unusable_bodies_are_refused(acme: Acme) -> None:

@@ -136,6 +136,7 @@ async def test_keys_can_be_the_owners_alone(acme: Acme) -> None:
     for method, path in (("PUT", ""), ("DELETE", ""), ("POST", "/check")):
         reply = await acme.ask(method, f"/provider-keys/openai{path}", admin, json=body if method == "PUT" else None)
         assert (reply.status_code, reply.json()["code"]) == (403, "forbidden"), method
+        assert reply.json()["detail"] == "AI provider keys are managed by the organization's owner.", method
 
 
 async def test_the_choice_for_a_failing_key(acme: Acme) -> None:

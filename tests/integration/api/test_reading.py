@@ -7,7 +7,8 @@ from sqlalchemy import insert
 
 from ownkey import clock
 from ownkey.access import Role
-from ownkey.accounts import memberships, subscriptions, workspaces
+from ownkey.accounts import caps, memberships, subscriptions, workspaces
+from ownkey.accounts.names import LONGEST_NAME
 from ownkey.api.urls import PREFIX, ROUTES
 from ownkey.db.engine import Database
 from ownkey.db.tables import allowances, usage_events
@@ -171,7 +172,7 @@ async def test_the_plan_is_shown_and_changed(acme: Acme) -> None:
 
 
 async def test_the_openapi_document_describes_every_route(acme: Acme) -> None:
-    """The document is open, and has each route with its summary, scope and way to authenticate."""
+    """The document is open, and has each route with its summary, scope, way to authenticate, errors and bounds."""
     document = (await acme.client.get(f"{PREFIX}/openapi.json")).json()
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     assert described == {(route.method, PREFIX + route.path) for route in ROUTES}
@@ -179,5 +180,12 @@ async def test_the_openapi_document_describes_every_route(acme: Acme) -> None:
         for operation in item.values():
             assert operation["security"] == [{"API token": []}]
             assert operation["summary"]
+            for status in ("4XX", "5XX"):
+                assert set(operation["responses"][status]["content"]) == {"application/problem+json"}
+    shapes = document["components"]["schemas"]
+    problem = (await acme.client.get(f"{PREFIX}/me")).json()
+    assert set(shapes["Problem"]["required"]) == set(problem)
+    assert (shapes["Naming"]["properties"]["name"]["maxLength"], LONGEST_NAME) == (100, 100)
+    assert shapes["NewCap"]["properties"]["allowance_tokens"]["anyOf"][0]["maximum"] == caps.MOST_TOKENS
     assert (await acme.client.get("/openapi.json")).status_code == 404
     assert (await acme.client.get("/docs")).status_code == 404

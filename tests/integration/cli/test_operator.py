@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ownkey.accounts.organizations import RESERVED_SLUGS
+from ownkey.cli.main import app
 from ownkey.demo.simulated_provider import SimulatedProvider
 from tests.fakes.key_services import VAULT_KEY, FakeKeyServices
 from tests.integration.cli.conftest import Cli
@@ -157,8 +159,9 @@ def test_a_token_on_a_plan_without_api_access_is_made_with_a_warning(cli: Cli) -
 
 
 def test_the_files_are_their_owners_alone(cli: Cli, tmp_path: Path) -> None:
-    """A first command makes database and key file, readable by nobody else, and says where the key file is."""
+    """A command makes the database, one that needs it the key file, and says where; nobody else can read either."""
     cli("organizations", "create", "Acme", "--owner", "owner@acme.test")
+    assert not (tmp_path / "data" / "vault-keys").exists()
     said = cli("vault", "status").err
     assert str(tmp_path / "data" / "vault-keys") in said
     for file in (tmp_path / "data").iterdir():
@@ -195,13 +198,23 @@ def test_what_happens_when_a_key_fails_is_chosen(cli: Cli) -> None:
     cli("keys", "set", "acme", "openai", "--unchecked", stdin=KEY)
     assert cli.json("keys", "list", "acme")[0]["fallback_tokens"] == 5_000
     for wrong in ([], ["--never", "--tokens", "5"], ["--tokens", "0"], ["--tokens", "-5"]):
-        assert cli("keys", "fallback", "acme", "openai", *wrong).code == 1
+        assert cli("keys", "fallback", "acme", "openai", *wrong).code == 2
     assert cli.json("keys", "fallback", "acme", "openai", "--never")["fallback_tokens"] is None
     entries = [entry for entry in cli.json("audit", "list", "acme") if entry["action"] == "provider_key.set_fallback"]
     assert [(entry["detail"]["before"], entry["detail"]["tokens"]) for entry in entries] == [
         (5_000, None),
         (None, 5_000),
     ]
+
+
+def test_no_organization_is_called_like_a_command(cli: Cli) -> None:
+    """Where a command takes an organization or a subcommand, every slug means an organization."""
+    groups = [group for name in app if not name.startswith("-") and (group := app[name]).default_command]
+    subcommands = {name for group in groups for name in group if not name.startswith("-")}
+    assert subcommands == RESERVED_SLUGS
+    made = cli.json("organizations", "create", "Events", "--owner", "owner@acme.test")
+    assert made["slug"] == "events-2"
+    assert cli.json("usage", "events-2")["used"] == 0
 
 
 def test_usage_events_have_the_documented_members(cli: Cli) -> None:

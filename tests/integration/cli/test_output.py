@@ -50,4 +50,5 @@ def test_settings_are_listed_with_their_sources(cli: Cli, tmp_path: Path) -> Non
     assert found["OWNKEY_VAULT_KEYS"] == ("••••••••", "environment")
     assert found["OWNKEY_PLATFORM_KEY_ANTHROPIC"] == ("••••••••", f"file in {secrets}")
     assert found["OWNKEY_PLATFORM_KEY_OPENAI"] == ("••••••••", "environment")
+    assert found["OWNKEY_SECRETS_DIR"] == (str(secrets), "environment")
     assert "canary" not in result.out + cli("settings").out

@@ -36,15 +36,27 @@ BAD_USAGE = (
     "members add acme a@acme.test --role owner",
     "usage acme --month November",
     "usage acme --month 0000-01",
+    "usage acme --month 2999-01",
     "usage acme --month 9999-12",
     "usage events acme --since -1",
+    "usage events acme --since 1.9",
     "usage events acme --since 9223372036854775808",
     "audit list acme --limit 0",
     "audit list acme --limit 9223372036854775808",
     "audit list acme --before 9223372036854775808",
+    "audit list acme --limit 0.6",
+    "caps set acme",
+    "caps set acme --allowance 1.500",
+    "caps set acme --own-key 0x10",
+    "caps set acme --allowance none",
+    "keys fallback acme openai",
+    "keys fallback acme openai --never --tokens 1",
+    "keys fallback acme openai --tokens 1e6",
     "keys set acme openai sk-demo-canary-4f1d9e77aa21",
     "serve --workers 0",
     "serve --port 70000",
+    "serve --port 18801.6",
+    "demo --port +1",
     "plans list --yaml",
 )
 
@@ -92,6 +104,17 @@ def test_wrong_settings_are_named(cli: Cli) -> None:
         assert name in result.err or "plans file" in result.err
         assert "canary" not in result.err
         cli._monkeypatch.delenv(f"OWNKEY_{name}")
+
+
+def test_a_plans_file_that_is_no_text_is_named(cli: Cli, tmp_path: Path) -> None:
+    """Files are UTF-8; one in another encoding is refused by its name, as any other wrong one."""
+    file = tmp_path / "plans.toml"
+    cli.set(PLANS_FILE=str(file))
+    file.write_bytes('[plans.office]\nname = "Büro"\nmonthly_tokens = 1\n'.encode())
+    assert cli.json("plans", "list")[0]["name"] == "Büro"
+    file.write_bytes(file.read_text(encoding="utf-8").encode("latin-1"))
+    refused = cli("plans", "list")
+    assert (refused.code, f"The plans file {file}" in refused.err) == (1, True)
 
 
 def test_an_edited_audit_log_is_found(cli: Cli, tmp_path: Path) -> None:

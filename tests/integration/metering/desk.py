@@ -61,6 +61,7 @@ class Desk:
             has_platform_key=True,
             generates=True,
             own_key_only="",
+            key_managers="an admin or the owner",
             input_ceiling=INPUT,
             input_estimate=100,
             output_limit=1_000,

@@ -52,7 +52,7 @@ async def test_a_refusal_says_when_and_who(database: Database) -> None:
         assert reset in outcome.message
         assert "admin" in outcome.message
         assert outcome.detail == {"tokens_left": 100, "resets_at": reset, "who_can_act": "an admin or the owner"}
-        assert outcome.headers["x-should-retry"] == "false"
+        assert (outcome.headers["x-should-retry"], outcome.headers["x-ownkey-billed-to"]) == ("false", "allowance")
         assert int(outcome.headers["retry-after"]) > 0
 
 

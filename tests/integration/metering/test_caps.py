@@ -68,6 +68,7 @@ async def test_a_refusal_says_whose_cap_it_is_and_who_can_lift_it(database: Data
         assert isinstance(outcome, CapReached)
         assert (outcome.code, outcome.status, outcome.headers["x-should-retry"]) == ("cap_reached", 429, "false")
         assert (outcome.detail["scope"], outcome.detail["cap_tokens"]) == ("workspace", 100)
+        assert outcome.headers["x-ownkey-billed-to"] == outcome.detail["billed_to"] == "allowance"
         assert "An admin or the owner of your organization can raise or lift" in outcome.message
         async with desk.db.transaction() as tx:
             await tx.execute(delete(caps))

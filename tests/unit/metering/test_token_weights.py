@@ -106,7 +106,8 @@ def test_a_hold_covers_every_charge(
 ) -> None:
     """It fits into what is left, and no usage within the call's limits is charged more; it is refused only for need."""
     command = Admit(
-        "req", Caller(), "openai", "m", "openai", True, True, "", ceiling, ceiling, limit, 2_000, 16, choices, can_limit
+        "req", Caller(), "openai", "m", "openai", True, True, "", "",
+        ceiling, ceiling, limit, 2_000, 16, choices, can_limit,
     )  # fmt: skip
     hold = hold_for(command, remaining, weights)
     each = TokenWeights() if weights is None else weights

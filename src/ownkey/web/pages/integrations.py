@@ -9,12 +9,12 @@ from datetime import datetime
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ownkey import audit, clock
+from ownkey import clock
 from ownkey.access import Action
 from ownkey.accounts import subscriptions
 from ownkey.accounts.sessions import SignedIn
 from ownkey.credentials import Secret
-from ownkey.errors import Forbidden, InvalidRequest, NotFound, Unavailable
+from ownkey.errors import InvalidRequest, NotFound, Unavailable
 from ownkey.metering import allowances, fallback_usage, key_usage
 from ownkey.metering.allowances import Allowance
 from ownkey.metering.fallback_usage import FallbackUsage
@@ -222,7 +222,7 @@ async def _page(
         sections=sections,
         failing=[(s.provider, s.key) for s in sections if may_manage and s.key and s.key.health.is_trouble],
         may_manage=may_manage,
-        managed_by=_managers(managed_by),
+        managed_by=provider_keys.managers(managed_by),
         locked=node.keyring.locked_reason is not None,
         longest_key=LONGEST_KEY,
         longest_address=addresses.LONGEST,
@@ -274,14 +274,8 @@ async def _manager(request: Request, action: Action) -> tuple[SignedIn, Provider
     adding = action is Action.PROVIDER_KEY_ADD
     provider = node.providers.connectable(slug) if adding else node.providers.find(slug)
     managed_by = node.settings.keys_managed_by
-    if not provider_keys.may_manage(signed_in.actor, managed_by):
-        await audit.record_refusal(node.db, signed_in.actor, action, provider.slug)
-        raise Forbidden(f"AI provider keys are managed by {_managers(managed_by)}.")
+    await provider_keys.require_manager(node.db, signed_in.actor, action, provider.slug, managed_by)
     return signed_in, provider
-
-
-def _managers(managed_by: str) -> str:
-    return "the organization's owner" if managed_by == "owner" else "workspace admins"
 
 
 def _joined(*sentences: str | None) -> str:

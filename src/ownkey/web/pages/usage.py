@@ -11,7 +11,6 @@ from starlette.responses import Response
 from ownkey import clock
 from ownkey.access import Action
 from ownkey.accounts import caps
-from ownkey.errors import InvalidRequest
 from ownkey.metering import alerts, allowances, fallback_usage, usage_events
 from ownkey.metering.usage_events import ProviderUsage
 from ownkey.web import charts, session, standing
@@ -25,7 +24,7 @@ async def show(request: Request) -> Response:
     signed_in = await session.require(request)
     node, actor = session.node_of(request), signed_in.actor
     this_month = clock.period_of(clock.now())
-    period = _month(request.query_params.get("month") or this_month, this_month)
+    period = clock.parse_begun_period(request.query_params.get("month") or this_month)
     now = await standing.of(node, signed_in)
     providers = await usage_events.by_provider(node.db, actor, period)
     days = await usage_events.by_day(node.db, actor, period)
@@ -72,10 +71,3 @@ def months_back(period: str, count: int = _MONTHS_SHOWN) -> Sequence[str]:
     while len(months) < count:
         months.append(clock.period_of(clock.period_start(months[-1]) - timedelta(days=1)))
     return months
-
-
-def _month(text: str, this_month: str) -> str:
-    period = clock.parse_period(text)
-    if period > this_month:
-        raise InvalidRequest(f"{period} has not begun yet. Choose a month up to {this_month}.")
-    return period
