@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,29 @@ async def test_streamed_answer(
     totals = await usage_events.totals(node.db, acme.actor("user"), clock.period_of(clock.now()))
     assert (totals.events, totals.allowance_tokens) == (1, sum(provider.totals()))
     assert provider.last.key == PLATFORM_KEY
+
+
+async def test_a_long_conversation_comes_in_pages(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:
+    """A page shows the end of a long conversation, and leads to what came before; one can write on the last only."""
+    actor, user = acme.actor("user"), client_for("user")
+    conversation = await conversations.start(node.db, actor, "Message 0.")
+    for number in range(1, 100):
+        role: conversations.Speaker = "assistant" if number % 2 else "user"
+        await conversations.say(node.db, actor, conversation.id, role, f"Message {number}.")
+    path, seen = f"/assistant/{conversation.id}", list[list[int]]()
+    while path:
+        page = await user.page(path)
+        seen.append(
+            [int(number) for number in re.findall(r"Message (\d+)\.", page.text.partition("Earlier messages")[2])]
+        )
+        assert (SEND in [form.action for form in page.forms]) is (len(seen) == 1)
+        path = next((link for link in page.links if "?before=" in link), "")
+    assert seen[:2] == [list(range(60, 100)), list(range(20, 60))]
+    assert len(seen) == 3
+
+    for number in range(3):  # each as long as a page may be
+        await conversations.say(node.db, actor, conversation.id, "assistant", f"Long {number}." + " word" * 20_000)
+    assert re.findall(r"Long \d", (await user.page(f"/assistant/{conversation.id}")).text) == ["Long 2"]
 
 
 async def test_conversation_goes_on(provider: FakeProvider, client_for: Callable[[str], Browser]) -> None:

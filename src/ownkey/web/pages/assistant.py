@@ -20,13 +20,15 @@ from ownkey.gateway.chat import Chat, open_chat
 from ownkey.gateway.dialects.dialect import Message
 from ownkey.web import errors, forms, session, standing
 from ownkey.web.forms import Form
-from ownkey.web.markdown import to_html
+from ownkey.web.markdown import all_to_html
 from ownkey.web.rendering import redirect, render
 
 PATH = "/assistant"
 LONGEST_MESSAGE = 16_000
 # What is sent along of the conversation so far: it is paid for again with every message.
 _LONGEST_HISTORY = 24_000
+# What one page shows of a conversation, in messages and in characters of them; a link leads to those before.
+_MOST_SHOWN, _LONGEST_SHOWN = 40, 100_000
 _SYSTEM = "You are a helpful assistant. Answer in Markdown, briefly and to the point."
 
 
@@ -44,8 +46,9 @@ async def show(request: Request) -> Response:
 
 
 async def open_conversation(request: Request) -> Response:
-    """``GET /assistant/{conversation}``: an earlier one of one's own."""
-    return await _page(request, await session.require(request), request.path_params["conversation"])
+    """``GET /assistant/{conversation}``: an earlier one of one's own, or what of it came ``before`` a message."""
+    signed_in, before = await session.require(request), request.query_params.get("before", "")
+    return await _page(request, signed_in, request.path_params["conversation"], before=before)
 
 
 async def send(request: Request) -> Response:
@@ -119,10 +122,10 @@ async def _told(
             said.append(text)
             yield _event("text", text=text)
         status = await _fragment(request, signed_in, "assistant_status.html")
-        yield _event("end", html=to_html("".join(said), top_heading=3), status=status)
+        yield _event("end", html=await _html(said), status=status)
     except OwnkeyError as error:
         refusal = await _fragment(request, signed_in, "assistant_refusal.html", error=error)
-        yield _event("error", html=to_html("".join(said), top_heading=3), refusal=refusal)
+        yield _event("error", html=await _html(said), refusal=refusal)
     finally:
         with CancelScope(shield=True):
             await answer.aclose()
@@ -149,15 +152,16 @@ async def _page(
     signed_in: SignedIn,
     conversation_id: str = "",
     *,
+    before: str = "",
     form: Form | None = None,
     refusal: OwnkeyError | None = None,
 ) -> Response:
     node = session.node_of(request)
     conversation: Conversation | None = None
-    lines: list[Line] = []
+    messages: Sequence[conversations.Message] = ()
     if conversation_id:
         conversation, messages = await conversations.read(node.db, signed_in.actor, conversation_id)
-        lines = [Line(message.role, _shown(message)) for message in messages]
+    shown, earlier = _shown(messages, before)
     return render(
         request,
         "assistant.html",
@@ -165,7 +169,9 @@ async def _page(
         status=refusal.status if refusal else 200,
         conversations=await conversations.list_conversations(node.db, signed_in.actor),
         conversation=conversation,
-        lines=lines,
+        lines=await _lines(shown),
+        earlier=earlier,
+        is_latest=not before,
         standing=await standing.of(node, signed_in),
         longest_message=LONGEST_MESSAGE,
         form=form,
@@ -217,8 +223,24 @@ def _recent(history: Sequence[Message]) -> Sequence[Message]:
     return kept
 
 
-def _shown(message: conversations.Message) -> str:
-    return to_html(message.content, top_heading=3) if message.role == "assistant" else message.content
+def _shown(messages: Sequence[conversations.Message], before: str) -> tuple[Sequence[conversations.Message], str]:
+    """As many of the last messages before that one as a page shows; and its first, if there are others before it."""
+    end = next((at for at, message in enumerate(messages) if message.id == before), len(messages))
+    start, length = end, 0
+    while start > 0 and end - start < _MOST_SHOWN and (start == end or length < _LONGEST_SHOWN):
+        start -= 1
+        length += len(messages[start].content)
+    return messages[start:end], messages[start].id if start > 0 else ""
+
+
+async def _lines(messages: Sequence[conversations.Message]) -> list[Line]:
+    answers = [message.content for message in messages if message.role == "assistant"]
+    html = iter(await all_to_html(answers, top_heading=3))
+    return [Line(message.role, next(html) if message.role == "assistant" else message.content) for message in messages]
+
+
+async def _html(said: Sequence[str]) -> str:
+    return (await all_to_html(["".join(said)], top_heading=3))[0]
 
 
 def _served_by(chat: Chat) -> str:
