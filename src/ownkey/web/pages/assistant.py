@@ -83,7 +83,7 @@ async def send(request: Request) -> Response:
             title=conversations.title_of(question),
             served_by=_served_by(chat),
         )
-        return _Events(_told(request, signed_in, begin, answer), chat.stop)
+        return _Events(_told(request, signed_in, chat, begin, answer), chat.stop)
     return await _whole(request, conversation_id, chat, answer)
 
 
@@ -112,7 +112,7 @@ async def _answer(request: Request, signed_in: SignedIn, conversation_id: str, c
 
 
 async def _told(
-    request: Request, signed_in: SignedIn, begin: bytes, answer: AsyncGenerator[str, None]
+    request: Request, signed_in: SignedIn, chat: Chat, begin: bytes, answer: AsyncGenerator[str, None]
 ) -> AsyncGenerator[bytes, None]:
     """The answer as events for ``assistant.js``."""
     said: list[str] = []
@@ -122,7 +122,7 @@ async def _told(
             said.append(text)
             yield _event("text", text=text)
         status = await _fragment(request, signed_in, "assistant_status.html")
-        yield _event("end", html=await _html(said), status=status)
+        yield _event("end", html=await _html(said), status=status, remark=_remark(chat, said))
     except OwnkeyError as error:
         refusal = await _fragment(request, signed_in, "assistant_refusal.html", error=error)
         yield _event("error", html=await _html(said), refusal=refusal)
@@ -133,11 +133,12 @@ async def _told(
 
 async def _whole(request: Request, conversation_id: str, chat: Chat, answer: AsyncGenerator[str, None]) -> Response:
     try:
-        async for _ in answer:
-            pass
+        said = [text async for text in answer]
     except OwnkeyError as error:
         return redirect(request, f"{PATH}/{conversation_id}", error.message, "danger")
-    return redirect(request, f"{PATH}/{conversation_id}#latest", f"Answered by {_served_by(chat)}.", "info")
+    return redirect(
+        request, f"{PATH}/{conversation_id}#latest", f"Answered by {_served_by(chat)}. {_remark(chat, said)}", "info"
+    )
 
 
 async def _refused(request: Request, signed_in: SignedIn, form: Form, error: OwnkeyError) -> Response:
@@ -246,6 +247,15 @@ async def _html(said: Sequence[str]) -> str:
 def _served_by(chat: Chat) -> str:
     payer = "your organization's key" if chat.billed_to == "own_key" else "the allowance"
     return f"{chat.provider.name} {chat.model}, billed to {payer}"
+
+
+def _remark(chat: Chat, said: Sequence[str]) -> str:
+    """What is to be said of an answer that is not what was asked for, because it is cut short or empty."""
+    if not chat.is_cut_off():
+        return "" if any(said) else "No text came back."
+    limit = chat.output_limit
+    why = f"there was room for {limit:,} tokens only." if limit else "it is as long as the model may write."
+    return f"Shortened: {why}" if any(said) else f"No text came back: {why}"
 
 
 def _wants_stream(request: Request) -> bool:

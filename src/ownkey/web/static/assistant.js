@@ -65,7 +65,7 @@ async function read(reply, answer) {
     if (told.kind === "text") text.data += told.text;
     if (told.kind === "end" || told.kind === "error") {
       ended = true;
-      whole(answer, told.html);
+      whole(answer, told.html, told.remark);
       if (told.refusal) log.insertAdjacentHTML("beforeend", told.refusal);
       if (told.status) document.getElementById("status").innerHTML = told.status;
     }
@@ -103,10 +103,10 @@ function begin(told, answer) {
 }
 
 // The server has made HTML of the answer's Markdown, and cleaned it.
-function whole(answer, html) {
+function whole(answer, html, remark) {
   answer.className = "bubble bubble-assistant prose";
   answer.innerHTML = '<span class="visually-hidden">Assistant: </span>' + html;
-  if (answer.dataset.servedBy) note(answer, answer.dataset.servedBy);
+  if (answer.dataset.servedBy) note(answer, [answer.dataset.servedBy, remark].filter(Boolean).join(" · "));
 }
 
 async function refused(reply, asked, answer, question) {
