@@ -351,6 +351,8 @@ async def test_a_reader_who_leaves(
         await asyncio.sleep(0.01)
     assert events[0].outcome == "cancelled"
     assert events[0].output_tokens < 100
+    kept = await conversations.list_conversations(node.db, acme.actor("user"))
+    assert len(kept) == (1 if pieces else 0)  # before it began the page says that nothing was kept
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "x" * (assistant.LONGEST_MESSAGE + 1)])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,8 @@ async def open_conversation(request: Request) -> Response:
 async def send(request: Request) -> Response:
     """``POST /assistant/messages``: ask. A script gets the answer as it is written; a plain form, the page after it.
 
-    A question that is refused is not kept: it stays in the box, and costs nothing.
+    A question that is refused is not kept: it stays in the box, and costs nothing. Nor is one that was stopped before
+    its answer began, whatever the provider has made of it by then.
     """
     form = await forms.read(request)
     signed_in, node = await session.require(request), session.node_of(request)
@@ -64,9 +66,11 @@ async def send(request: Request) -> Response:
     try:
         history = await _history(request, signed_in, conversation_id) if conversation_id else []
         messages = [Message("system", _SYSTEM), *_recent(history), Message("user", question)]
-        chat = await open_chat(request.app.state.relay, signed_in.actor, messages)
+        chat = await _opened(request, open_chat(request.app.state.relay, signed_in.actor, messages))
     except OwnkeyError as error:
         return await _refused(request, signed_in, form, error)
+    if chat is None:
+        return Response()
     try:
         if conversation_id:
             await conversations.say(node.db, signed_in.actor, conversation_id, "user", question)
@@ -85,6 +89,26 @@ async def send(request: Request) -> Response:
         )
         return _Events(_told(request, signed_in, chat, begin, answer), chat.stop)
     return await _whole(request, conversation_id, chat, answer)
+
+
+async def _opened(request: Request, opening: Coroutine[None, None, Chat]) -> Chat | None:
+    """The chat when it begins; None if the person has gone away meanwhile, and then the provider is told to stop."""
+    beginning, leaving = asyncio.create_task(opening), asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait((beginning, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not leaving.done():
+            return await beginning
+        if beginning.done() and beginning.exception() is None:
+            beginning.result().stop()
+        return None
+    finally:
+        leaving.cancel()
+        beginning.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def remove(request: Request) -> Response:
