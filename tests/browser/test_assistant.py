@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Installation
+from tests.browser.conftest import PASSWORD, Installation, People
 
 pytestmark = pytest.mark.browser
 
@@ -74,6 +74,29 @@ def test_stop(signed_in: Callable[..., Page]) -> None:
     used = re.search(r"([\d,]+) of 50,000,000 tokens used", page.get_by_role("main").inner_text())
     assert used
     assert 0 < int(used[1].replace(",", "")) < 4_000  # the whole answer would have been over 5,000
+
+
+def test_a_question_is_not_lost(signed_in: Callable[..., Page], acme: People) -> None:
+    """Sent after the session has ended, a question stays in the box, and can be sent after signing in elsewhere."""
+    page, text = signed_in("user"), "What I thought about for ten minutes.\nAnd more."
+    box = page.get_by_label("Message", exact=True)
+    page.context.clear_cookies()
+    box.fill(text)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("Sign in first.")
+    expect(box).to_have_value(text)
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Open this page in a new tab").click()
+    tab = opened.value
+    tab.get_by_label("Email").fill(acme.email["user"])
+    tab.get_by_label("Password", exact=True).fill(PASSWORD)
+    tab.get_by_role("button", name="Sign in").click()
+    tab.wait_for_url("**/assistant")
+    page.bring_to_front()
+    box.press("Enter")
+    expect(page.get_by_text("billed to the allowance")).to_be_visible()
+    expect(page.locator(".bubble-user")).to_have_text(f"You: {text}")
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_without_script(signed_in: Callable[..., Page], installation: Installation) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from ownkey.access import Actor, Role
 from ownkey.errors import OwnkeyError, ProviderFailed, ProviderKeyRejected
+from ownkey.gateway import chat as chats
 from ownkey.gateway.chat import open_chat
 from ownkey.gateway.dialects.dialect import Message
 from tests import build
@@ -56,6 +57,21 @@ def test_the_assistant_answers_in_every_dialect(customer: Customer, provider: Fa
     assert (event.output_tokens, event.estimated) == (30, False)
     assert event.member == customer.created.owner.email
     assert customer.allowance().used == (0 if own else event.input_tokens + 30)
+
+
+@pytest.mark.parametrize(
+    ("event", "cut_off"),
+    [
+        (b'{"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}', True),
+        (b'{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}', False),
+        (b'{"type":"message_delta","delta":{"stop_reason":"max_tokens","stop_sequence":null}}', True),
+        (b'{"candidates": [{"finishReason": "MAX_TOKENS"}]}', True),
+        (b'{"choices":[{"delta":{"content":"\\"finish_reason\\":\\"length\\""},"finish_reason":null}]}', False),
+    ],
+)
+def test_an_answer_says_that_it_reached_its_limit(event: bytes, cut_off: bool) -> None:
+    """Each format says so in its own words; an answer that quotes them does not."""
+    assert (chats._CUT_OFF.search(event) is not None) is cut_off
 
 
 def test_closing_the_answer_stops_the_provider(customer: Customer, provider: FakeProvider) -> None:

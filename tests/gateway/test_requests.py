@@ -156,6 +156,47 @@ def test_the_token_is_accepted_in_every_slot(customer: Customer, provider: FakeP
     assert provider.last.query == ("a=b" if slot == "?key=" else "")
 
 
+def test_a_reply_is_never_a_page(customer: Customer, provider: FakeProvider) -> None:
+    """Whatever a provider answers, and whoever answers, a browser runs nothing of it and guesses no other type."""
+    provider.next(body="<script>alert(1)</script>", headers=[("content-type", "text/html")])
+    requests = [
+        post(CHAT, customer.token, chat()),
+        post(CHAT, customer.token, chat(stream=True)),
+        post(CHAT, customer.token, chat("[[status:404]]")),
+        post(CHAT, "ownkey_bogus", chat()),
+    ]
+    replies = [once(customer.service, request) for request in requests]
+    assert [(reply.status, reply.headers["content-type"].split(";")[0]) for reply in replies] == [
+        (200, "text/html"),
+        (200, "text/event-stream"),
+        (404, "application/json"),
+        (401, "application/json"),
+    ]
+    for reply in replies:
+        assert reply.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert reply.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("shown_as", ["document", "iframe", "embed", "object", "script", "style", "serviceworker"])
+def test_a_browser_gets_nothing_to_show_or_run(customer: Customer, provider: FakeProvider, shown_as: str) -> None:
+    """An address of the gateway, with a token in it, is no page and no script: the provider is not even asked."""
+    head = f"GET /openai/v1/models?key={customer.token} HTTP/1.1\r\nHost: here\r\nSec-Fetch-Dest: {{}}\r\n\r\n"
+    with Wire(customer.service.url) as wire:
+        wire.send(head.format(shown_as).encode() * 2)
+        for _ in range(2):
+            reply = wire.reply()
+            assert (reply.status, reply.json["error"]["code"]) == (400, "invalid_request")
+    assert provider.requests == []
+
+
+def test_a_program_in_a_browser_may_fetch(customer: Customer) -> None:
+    """What `fetch` says of itself, in a browser and in Node, hinders no call."""
+    said = "Sec-Fetch-Dest: empty\nSec-Fetch-Mode: cors\nSec-Fetch-Site: cross-site\n"
+    for extra in (said, "Sec-Fetch-Mode: cors\n"):
+        assert once(customer.service, post(CHAT, customer.token, chat(), extra=extra)).status == 200
+
+
 def test_two_different_tokens_are_a_conflict(customer: Customer) -> None:
     """Two different credentials in one request are refused with 400; the same one twice is fine."""
     two = post(CHAT, customer.token, chat(), extra="x-api-key: ownkey_another\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ async def application(
         data_dir=tmp_path,
         public_url=public_url,
         platform_keys={"openai": Secret(PLATFORM_KEY)},
-        base_urls={"openai": provider.url},
+        base_urls={"openai": provider.url, "anthropic": provider.url},
         sqlite_synchronous="NORMAL",
     )
     async with await open_application(settings) as application:
@@ -94,8 +95,8 @@ async def refused(browser: Browser, text: str = "Hello") -> tuple[int, dict[str,
     return reply.status_code, reply.json()
 
 
-async def use_up(node: Node, acme: Acme) -> None:
-    """Leave nothing of the month's allowance."""
+async def use_up(node: Node, acme: Acme, left: int = 0) -> None:
+    """Leave nothing of the month's allowance, or so many tokens."""
     granted = node.catalogue["professional"].monthly_tokens
     async with node.db.transaction() as tx:
         await tx.execute(
@@ -103,7 +104,7 @@ async def use_up(node: Node, acme: Acme) -> None:
                 organization_id=acme.organization.id,
                 period=clock.period_of(clock.now()),
                 granted_tokens=granted,
-                used_tokens=granted,
+                used_tokens=granted - left,
                 reserved_tokens=0,
                 excess_tokens=0,
             )
@@ -135,6 +136,29 @@ async def test_streamed_answer(
     assert provider.last.key == PLATFORM_KEY
 
 
+async def test_a_long_conversation_comes_in_pages(node: Node, acme: Acme, client_for: Callable[[str], Browser]) -> None:
+    """A page shows the end of a long conversation, and leads to what came before; one can write on the last only."""
+    actor, user = acme.actor("user"), client_for("user")
+    conversation = await conversations.start(node.db, actor, "Message 0.")
+    for number in range(1, 100):
+        role: conversations.Speaker = "assistant" if number % 2 else "user"
+        await conversations.say(node.db, actor, conversation.id, role, f"Message {number}.")
+    path, seen = f"/assistant/{conversation.id}", list[list[int]]()
+    while path:
+        page = await user.page(path)
+        seen.append(
+            [int(number) for number in re.findall(r"Message (\d+)\.", page.text.partition("Earlier messages")[2])]
+        )
+        assert (SEND in [form.action for form in page.forms]) is (len(seen) == 1)
+        path = next((link for link in page.links if "?before=" in link), "")
+    assert seen[:2] == [list(range(60, 100)), list(range(20, 60))]
+    assert len(seen) == 3
+
+    for number in range(3):  # each as long as a page may be
+        await conversations.say(node.db, actor, conversation.id, "assistant", f"Long {number}." + " word" * 20_000)
+    assert re.findall(r"Long \d", (await user.page(f"/assistant/{conversation.id}")).text) == ["Long 2"]
+
+
 async def test_conversation_goes_on(provider: FakeProvider, client_for: Callable[[str], Browser]) -> None:
     """What was said before is sent along, kept, and shown when the conversation is opened."""
     provider.script(text="It is Paris.")
@@ -148,6 +172,32 @@ async def test_conversation_goes_on(provider: FakeProvider, client_for: Callable
     for text in ("Capital of France?", "And its river?", "It is Paris."):
         assert text in page.text
     assert "Capital of France?" in (await user.page("/assistant")).text
+
+
+async def test_an_answer_that_reaches_a_limit(
+    provider: FakeProvider, node: Node, acme: Acme, client_for: Callable[[str], Browser]
+) -> None:
+    """The reader is told that it was cut short: by how little is left, or by the model's own limit."""
+    await use_up(node, acme, left=1_000)
+    provider.script(tokens=9_000)
+    user = client_for("user")
+    remark = (await ask(user, "Tell me everything"))[-1]["remark"]
+    room = re.fullmatch(r"Shortened: there was room for (\d+) tokens only\.", remark)
+    assert room
+    assert 0 < int(room[1]) < 1_000
+    anthropic = registry.PROVIDERS["anthropic"]
+    await provider_keys.save(node.db, node.keyring, acme.actor("admin"), anthropic, Secret(OWN_KEY), Health.ACTIVE)
+    remark = (await ask(user, "Tell me everything"))[-1]["remark"]
+    assert remark == "Shortened: it is as long as the model may write."
+
+
+async def test_an_answer_without_text(provider: FakeProvider, client_for: Callable[[str], Browser]) -> None:
+    """An answer in which nothing is said is no empty box without a word, with a script and without."""
+    provider.script(text="")
+    user = client_for("user")
+    assert (await ask(user, "Hello"))[-1]["remark"] == "No text came back."
+    reply = await user.send(SEND, {"message": "Hello", "conversation": ""})
+    assert "billed to the allowance. No text came back." in await user.notice(reply)
 
 
 async def test_without_script(provider: FakeProvider, client_for: Callable[[str], Browser]) -> None:
@@ -301,6 +351,8 @@ async def test_a_reader_who_leaves(
         await asyncio.sleep(0.01)
     assert events[0].outcome == "cancelled"
     assert events[0].output_tokens < 100
+    kept = await conversations.list_conversations(node.db, acme.actor("user"))
+    assert len(kept) == (1 if pieces else 0)  # before it began the page says that nothing was kept
 
 
 @pytest.mark.parametrize("text", ["", "   \n", "x" * (assistant.LONGEST_MESSAGE + 1)])

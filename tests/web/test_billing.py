@@ -25,15 +25,27 @@ async def test_plans_side_by_side(client_for: Callable[[str], Browser]) -> None:
         "Workspaces 1 3 20 Unlimited",
         "Included members 1 5 25 100",
         "API access No Yes Yes Yes",
-        "Price a month Free $29 $149 $999",
+        "Price a month Free Choose $29 Choose $149 Current $999 Choose",
     ):
         assert row in page.text
-    assert page.form(PATH).buttons == [
-        "Choose Free",
-        "Choose Starter",
-        "Change how Professional is billed",
-        "Choose Enterprise",
-    ]
+    for each, rhythms in (("free", ["month"]), ("professional", ["year"]), ("enterprise", ["month", "year"])):
+        chosen = [link for link in page.links if link.startswith(f"{PATH}?plan={each}&")]
+        assert chosen == [f"{PATH}?plan={each}&interval={rhythm}" for rhythm in rhythms]
+
+
+async def test_a_change_is_asked_for(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """Choosing a plan leads to a question that names it and its price; only the answer to it changes anything."""
+    browser = client_for("owner")
+    overview = await browser.page(PATH)
+    assert [form for form in overview.forms if form.action == PATH] == []
+    page = await browser.page(f"{PATH}?plan=enterprise&interval=year")
+    assert page.h1 == ["Change to Enterprise, billed yearly?"]
+    assert "Acme is on Professional now. Enterprise costs $9,990 a year" in page.text
+    form = page.form(PATH)
+    assert (form.fields["plan"], form.fields["interval"], form.buttons) == ("enterprise", "year", ["Change plan"])
+    assert (await subscriptions.plan_of(node.db, acme.actor("owner"), node.catalogue)).code == "professional"
+    assert (await browser.page(f"{PATH}?plan=free&interval=year")).h1 == ["Change to Free?"]
+    assert (await browser.get(f"{PATH}?plan=gold")).status_code == 400
 
 
 async def test_what_tokens_count(client_for: Callable[[str], Browser], node: Node) -> None:

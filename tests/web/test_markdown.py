@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from ownkey.web.markdown import to_html
+from ownkey.web.markdown import all_to_html, to_html
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,17 @@ def test_what_people_expect() -> None:
     assert '<a href="https://example.com" rel="noopener noreferrer nofollow">l</a>' in html
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("between", ["", "\xa0", "> "])
+def test_a_small_text_makes_no_huge_page(between: str, end: str) -> None:
+    """A table whose few lines would have hundreds of thousands of cells stays text; others in its place are tables."""
+    huge = end.join(["a|" * 300, "-|" * 300, *["x", between] * 300, ""])
+    for text in (huge, (huge + end * 2) * 3):
+        assert len(to_html(text)) < 5 * len(text)
+    rows = [f"| {number} | is | a | row |" for number in range(1_000)]
+    assert to_html(end.join(["| a | b | c | d |", "|-|-|-|-|", *rows])).count("<tr>") == 1_001
+
+
 @pytest.mark.parametrize(
     ("text", "top", "tags"),
     [
@@ -65,3 +78,15 @@ def test_what_scrolls_can_be_reached() -> None:
     html = to_html("```\nlong\n```\n\n| a |\n| - |\n| b |")
     assert '<pre tabindex="0">' in html
     assert '<table tabindex="0">' in html
+
+
+@pytest.mark.anyio
+async def test_long_texts_hold_nobody_up() -> None:
+    """While many answers become HTML, the process does everything else; they come in their order."""
+    rendering = asyncio.create_task(all_to_html([f"*{number}* " + "word " * 2_000 for number in range(50)]))
+    turns = 0
+    while not rendering.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 10
+    assert [html[:20].split("</em>")[0] for html in await rendering] == [f"<p><em>{number}" for number in range(50)]

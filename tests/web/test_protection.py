@@ -10,8 +10,10 @@ import time_machine
 from fastapi import FastAPI
 
 from ownkey import clock
-from ownkey.accounts import users
+from ownkey.access import Actor, Role
+from ownkey.accounts import memberships, users, workspaces
 from ownkey.node import Node
+from ownkey.vault import provider_keys
 from ownkey.web import forms
 from tests.web.conftest import PASSWORD, PUBLIC_URL, Acme, Browser
 
@@ -90,6 +92,36 @@ async def test_a_form_without_the_token(client_for: Callable[[str], Browser], no
         )
         assert reply.status_code == 403
     assert await _name(node, acme) == before
+
+
+async def test_a_form_acts_where_it_was_opened(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """Sent after a switch to another workspace, in another tab, it changes nothing there, and says where one is."""
+    elsewhere, admin = Actor.operator(acme.other_organization.id, acme.other_workspace.id), client_for("admin")
+    await memberships.add(
+        node.db, elsewhere, "admin@acme.test", Role.ADMIN, acme.other_workspace.id, node.catalogue["enterprise"]
+    )
+    headers = {"origin": PUBLIC_URL}
+    opened = await admin.page("/settings/integrations/openai")
+    await admin.send("/workspace", {"workspace": acme.other_workspace.id})
+    for path in (
+        "/settings/integrations/openai",
+        "/settings/workspace",
+        "/settings/developer/tokens",
+        "/assistant/messages",
+    ):
+        data = {"csrf": opened.csrf, "api_key": "sk-mine", "unchecked": "yes", "name": "Changed", "message": "Hello"}
+        reply = await admin.client.post(path, data=data, headers=headers)
+        assert (reply.status_code, "of Globex now" in reply.text) == (409, True), path
+    assert not await provider_keys.list_keys(node.db, elsewhere)
+    assert "Changed" not in [one.name for one in await workspaces.list_for(node.db, elsewhere)]
+
+    async def send(path: str, **fields: str) -> int:
+        return (await admin.client.post(path, data={"csrf": opened.csrf, **fields}, headers=headers)).status_code
+
+    assert await send(ACCOUNT, name="Changed") == 303  # means the same anywhere
+    assert await send("/workspace", workspace=acme.workspace.id) == 303
+    assert await send("/settings/workspace", name="Renamed") == 303
+    assert await send("/sign-out") == 303
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,17 +24,26 @@ from ownkey.vault import provider_keys
 _JSON = (b"content-type", b"application/json")
 # What a dialect wants in a header beside its credential (https://docs.anthropic.com/en/api/versioning).
 _HEADERS = {"anthropic": [_JSON, (b"anthropic-version", b"2023-06-01")]}
+_LIMIT = re.compile(rb"x-ownkey-output-limit: ([0-9]+)")
+# How the formats say that an answer has reached its limit. No text of an answer looks so: its quotes are escaped.
+_CUT_OFF = re.compile(rb'"(?:finish_reason|stop_reason|finishReason)" *: *"(?:length|max_tokens|MAX_TOKENS)"')
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """An answer that has begun: who gives it, who pays, its text as it comes, and how to end it before its end."""
+    """An answer that has begun: who gives it, who pays, its text as it comes, and how to end it before its end.
+
+    ``output_limit`` is there if what is left has room for so many tokens only. Once the text has ended, ``is_cut_off``
+    tells whether a limit, that one or the model's, has ended it.
+    """
 
     request_id: str
     provider: Provider
     model: str
     billed_to: str
+    output_limit: int | None
     text: AsyncGenerator[str, None]
+    is_cut_off: Callable[[], bool]
     stop: Callable[[], None]
 
 
@@ -43,6 +53,8 @@ class _Page:
     def __init__(self) -> None:
         self.status = 0
         self.billed_to = ""
+        self.output_limit: int | None = None
+        self.cut_off = False
         self.exchange: Exchange
         self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.whole = False
@@ -53,6 +65,8 @@ class _Page:
     def begin(self, status: int, headers: bytes, length: int | None) -> None:
         self.status = status
         self.billed_to = "own_key" if b"x-ownkey-billed-to: own_key" in headers else "allowance"
+        limit = _LIMIT.search(headers)
+        self.output_limit = int(limit[1]) if limit else None
 
     def write(self, pieces: list[bytes]) -> None:
         for data in pieces:
@@ -93,7 +107,16 @@ async def open_chat(relay: Relay, actor: Actor, messages: Sequence[Message]) -> 
     if page.status >= 300:
         raise exchange.refusal or _passed_on(provider, message_of(first or b""))
     text = _text(page, exchange, first)
-    return Chat(exchange.request_id, provider, call.model, page.billed_to, text, exchange.client_gone)
+    return Chat(
+        exchange.request_id,
+        provider,
+        call.model,
+        page.billed_to,
+        page.output_limit,
+        text,
+        lambda: page.cut_off,
+        exchange.client_gone,
+    )
 
 
 async def _text(page: _Page, exchange: Exchange, first: bytes | None) -> AsyncGenerator[str, None]:
@@ -107,6 +130,7 @@ async def _text(page: _Page, exchange: Exchange, first: bytes | None) -> AsyncGe
                 data = sse.payload(event)
                 if dialect.is_error(data):
                     raise ProviderFailed
+                page.cut_off = page.cut_off or _CUT_OFF.search(data) is not None
                 if text := dialect.text_of(data):
                     yield text
             piece = await page.queue.get()

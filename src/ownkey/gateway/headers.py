@@ -48,6 +48,19 @@ _DOWN_PREFIXES = (b"anthropic-ratelimit-", b"openai-", b"x-ratelimit-", b"x-goog
 # They name the account behind the key, which may be the operator's.
 _NEVER_DOWN = frozenset((b"openai-organization", b"openai-project", b"x-goog-api-key", b"x-goog-user-project"))
 
+NO_PAGE = b"".join(
+    (
+        b"content-security-policy: sandbox; default-src 'none'; frame-ancestors 'none'\r\n",
+        b"cross-origin-resource-policy: same-origin\r\n",
+        b"x-content-type-options: nosniff\r\n",
+    )
+)
+"""What every reply carries: a provider's words come from the host of our pages, and never are one of them.
+
+Whatever a browser is made to do with them, no script in them runs, and none sees who is signed in. It hinders no
+program, nor the ``fetch`` of a page.
+"""
+
 
 @lru_cache(4096)
 def _goes_up(name: bytes) -> bool:

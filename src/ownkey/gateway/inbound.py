@@ -162,7 +162,7 @@ class Inbound:
         self._out.clear()
         self._bodiless = self.head.method == b"HEAD" or status in (204, 304)
         self._chunked = length is None and not self._bodiless and self.head.version == "1.1"
-        self._out += (STATUS_LINE[status], headers)
+        self._out += (STATUS_LINE[status], header_rules.NO_PAGE, headers)
         if self._chunked:
             self._out.append(b"transfer-encoding: chunked\r\n")
         elif length is not None:

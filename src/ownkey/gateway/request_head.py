@@ -139,6 +139,9 @@ def _read_call(head: RequestHead, provider: Provider, query: bytes) -> None:
     method = head.method.decode("ascii")
     if method not in _METHODS:
         raise InvalidRequest(f"{method} is no method of a provider's API.")
+    # A browser says what it asks for: a page, a frame, a script, a worker; "empty" if a program in it fetches.
+    if any(name == b"sec-fetch-dest" and value != b"empty" for name, value in head.fields):
+        raise InvalidRequest("A browser cannot show or run what is behind this address. Ask for it from a program.")
     token, query = find_token(head.headers, query)
     head.caller = Caller(token_hash=token_hash(token))
     head.call = read_head(provider, method, head.path, query.decode("latin-1"), head.headers)

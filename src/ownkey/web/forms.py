@@ -83,11 +83,12 @@ class Form(Mapping[str, str]):
         self.errors.setdefault(name, sentence)
 
 
-async def read(request: Request) -> Form:
+async def read(request: Request, *, anywhere: bool = False) -> Form:
     """The form in a request's body.
 
     Raises ``Forbidden`` if it was not sent by a page of ours in this browser, ``InvalidRequest`` if it is no form,
-    ``RequestTooLarge`` past 256 KiB.
+    ``RequestTooLarge`` past 256 KiB; and ``Conflict`` if it was opened in another workspace than the active one, unless
+    it means the same ``anywhere``.
     """
     session.check_origin(request)
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
@@ -102,5 +103,7 @@ async def read(request: Request) -> Form:
     except ValueError as error:
         raise InvalidRequest from error
     form = Form(fields)
-    session.check_csrf(request, form.get("csrf", "") or request.headers.get("x-csrf-token", ""))
+    opened_in = session.check_csrf(request, form.get("csrf", "") or request.headers.get("x-csrf-token", ""))
+    if not anywhere:
+        await session.check_place(request, opened_in)
     return form

@@ -86,7 +86,9 @@ def _environment() -> Environment:
 
 @pass_context
 def _csrf_field(context: Context) -> Markup:
-    return Markup('<input type="hidden" name="csrf" value="{}">').format(session.csrf_token(context["request"]))
+    signed_in: SignedIn | None = context["signed_in"]
+    token = session.csrf_token(context["request"], signed_in.workspace.id if signed_in else "")
+    return Markup('<input type="hidden" name="csrf" value="{}">').format(token)
 
 
 @cache

@@ -18,7 +18,7 @@ from ownkey.access import Action
 from ownkey.accounts import sessions
 from ownkey.accounts.sessions import SignedIn
 from ownkey.credentials import new_link_token
-from ownkey.errors import Forbidden, NotAuthenticated
+from ownkey.errors import Conflict, Forbidden, NotAuthenticated
 from ownkey.node import Node
 
 HOME = "/assistant"
@@ -171,15 +171,31 @@ def browser_key(request: Request) -> bytes:
     return token.encode()
 
 
-def csrf_token(request: Request) -> str:
-    """What our forms carry in the field ``csrf``. Another site can make the browser send its cookie, but not this."""
-    return hmac.new(browser_key(request), b"ownkey/csrf/v1", hashlib.sha256).hexdigest()
+def csrf_token(request: Request, workspace_id: str) -> str:
+    """What our forms carry in the field ``csrf``. Another site can make the browser send its cookie, but not this.
+
+    It also says in which workspace the page was opened (none: nobody is signed in).
+    """
+    signed = b"ownkey/csrf/v2" + workspace_id.encode()
+    return f"{workspace_id}.{hmac.new(browser_key(request), signed, hashlib.sha256).hexdigest()}"
 
 
-def check_csrf(request: Request, sent: str) -> None:
-    """Raise ``Forbidden`` unless a form carries this browser's token."""
-    if not hmac.compare_digest(csrf_token(request).encode(), sent.encode()):
+def check_csrf(request: Request, sent: str) -> str:
+    """The workspace in which a form was opened; raises ``Forbidden`` unless it carries this browser's token."""
+    workspace_id = sent.partition(".")[0]
+    if not hmac.compare_digest(csrf_token(request, workspace_id).encode(), sent.encode()):
         raise Forbidden("This form is out of date. Go back, reload the page and send it again.")
+    return workspace_id
+
+
+async def check_place(request: Request, workspace_id: str) -> None:
+    """Raise ``Conflict`` if the person is now elsewhere than where the form was opened: it would act there."""
+    signed_in = await current(request)
+    if signed_in is not None and workspace_id not in ("", signed_in.workspace.id):
+        raise Conflict(
+            f"You are in {signed_in.workspace.name} of {signed_in.organization.name} now, and this page was opened in "
+            "another workspace. Nothing was changed. Go back, reload the page, or switch to the other workspace first."
+        )
 
 
 def check_origin(request: Request) -> None:

@@ -24,7 +24,7 @@ async def show(request: Request) -> Response:
 
 async def submit(request: Request) -> Response:
     """``POST /settings/account``: change your own name."""
-    form = await forms.read(request)
+    form = await forms.read(request, anywhere=True)
     signed_in = await session.require(request)
     try:
         await users.rename(session.node_of(request).db, signed_in.actor, form.get("name", ""))

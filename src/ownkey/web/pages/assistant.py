@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,15 @@ from ownkey.gateway.chat import Chat, open_chat
 from ownkey.gateway.dialects.dialect import Message
 from ownkey.web import errors, forms, session, standing
 from ownkey.web.forms import Form
-from ownkey.web.markdown import to_html
+from ownkey.web.markdown import all_to_html
 from ownkey.web.rendering import redirect, render
 
 PATH = "/assistant"
 LONGEST_MESSAGE = 16_000
 # What is sent along of the conversation so far: it is paid for again with every message.
 _LONGEST_HISTORY = 24_000
+# What one page shows of a conversation, in messages and in characters of them; a link leads to those before.
+_MOST_SHOWN, _LONGEST_SHOWN = 40, 100_000
 _SYSTEM = "You are a helpful assistant. Answer in Markdown, briefly and to the point."
 
 
@@ -44,14 +47,16 @@ async def show(request: Request) -> Response:
 
 
 async def open_conversation(request: Request) -> Response:
-    """``GET /assistant/{conversation}``: an earlier one of one's own."""
-    return await _page(request, await session.require(request), request.path_params["conversation"])
+    """``GET /assistant/{conversation}``: an earlier one of one's own, or what of it came ``before`` a message."""
+    signed_in, before = await session.require(request), request.query_params.get("before", "")
+    return await _page(request, signed_in, request.path_params["conversation"], before=before)
 
 
 async def send(request: Request) -> Response:
     """``POST /assistant/messages``: ask. A script gets the answer as it is written; a plain form, the page after it.
 
-    A question that is refused is not kept: it stays in the box, and costs nothing.
+    A question that is refused is not kept: it stays in the box, and costs nothing. Nor is one that was stopped before
+    its answer began, whatever the provider has made of it by then.
     """
     form = await forms.read(request)
     signed_in, node = await session.require(request), session.node_of(request)
@@ -61,9 +66,11 @@ async def send(request: Request) -> Response:
     try:
         history = await _history(request, signed_in, conversation_id) if conversation_id else []
         messages = [Message("system", _SYSTEM), *_recent(history), Message("user", question)]
-        chat = await open_chat(request.app.state.relay, signed_in.actor, messages)
+        chat = await _opened(request, open_chat(request.app.state.relay, signed_in.actor, messages))
     except OwnkeyError as error:
         return await _refused(request, signed_in, form, error)
+    if chat is None:
+        return Response()
     try:
         if conversation_id:
             await conversations.say(node.db, signed_in.actor, conversation_id, "user", question)
@@ -80,8 +87,28 @@ async def send(request: Request) -> Response:
             title=conversations.title_of(question),
             served_by=_served_by(chat),
         )
-        return _Events(_told(request, signed_in, begin, answer), chat.stop)
+        return _Events(_told(request, signed_in, chat, begin, answer), chat.stop)
     return await _whole(request, conversation_id, chat, answer)
+
+
+async def _opened(request: Request, opening: Coroutine[None, None, Chat]) -> Chat | None:
+    """The chat when it begins; None if the person has gone away meanwhile, and then the provider is told to stop."""
+    beginning, leaving = asyncio.create_task(opening), asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait((beginning, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not leaving.done():
+            return await beginning
+        if beginning.done() and beginning.exception() is None:
+            beginning.result().stop()
+        return None
+    finally:
+        leaving.cancel()
+        beginning.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def remove(request: Request) -> Response:
@@ -109,7 +136,7 @@ async def _answer(request: Request, signed_in: SignedIn, conversation_id: str, c
 
 
 async def _told(
-    request: Request, signed_in: SignedIn, begin: bytes, answer: AsyncGenerator[str, None]
+    request: Request, signed_in: SignedIn, chat: Chat, begin: bytes, answer: AsyncGenerator[str, None]
 ) -> AsyncGenerator[bytes, None]:
     """The answer as events for ``assistant.js``."""
     said: list[str] = []
@@ -119,10 +146,10 @@ async def _told(
             said.append(text)
             yield _event("text", text=text)
         status = await _fragment(request, signed_in, "assistant_status.html")
-        yield _event("end", html=to_html("".join(said), top_heading=3), status=status)
+        yield _event("end", html=await _html(said), status=status, remark=_remark(chat, said))
     except OwnkeyError as error:
         refusal = await _fragment(request, signed_in, "assistant_refusal.html", error=error)
-        yield _event("error", html=to_html("".join(said), top_heading=3), refusal=refusal)
+        yield _event("error", html=await _html(said), refusal=refusal)
     finally:
         with CancelScope(shield=True):
             await answer.aclose()
@@ -130,11 +157,12 @@ async def _told(
 
 async def _whole(request: Request, conversation_id: str, chat: Chat, answer: AsyncGenerator[str, None]) -> Response:
     try:
-        async for _ in answer:
-            pass
+        said = [text async for text in answer]
     except OwnkeyError as error:
         return redirect(request, f"{PATH}/{conversation_id}", error.message, "danger")
-    return redirect(request, f"{PATH}/{conversation_id}#latest", f"Answered by {_served_by(chat)}.", "info")
+    return redirect(
+        request, f"{PATH}/{conversation_id}#latest", f"Answered by {_served_by(chat)}. {_remark(chat, said)}", "info"
+    )
 
 
 async def _refused(request: Request, signed_in: SignedIn, form: Form, error: OwnkeyError) -> Response:
@@ -149,15 +177,16 @@ async def _page(
     signed_in: SignedIn,
     conversation_id: str = "",
     *,
+    before: str = "",
     form: Form | None = None,
     refusal: OwnkeyError | None = None,
 ) -> Response:
     node = session.node_of(request)
     conversation: Conversation | None = None
-    lines: list[Line] = []
+    messages: Sequence[conversations.Message] = ()
     if conversation_id:
         conversation, messages = await conversations.read(node.db, signed_in.actor, conversation_id)
-        lines = [Line(message.role, _shown(message)) for message in messages]
+    shown, earlier = _shown(messages, before)
     return render(
         request,
         "assistant.html",
@@ -165,7 +194,9 @@ async def _page(
         status=refusal.status if refusal else 200,
         conversations=await conversations.list_conversations(node.db, signed_in.actor),
         conversation=conversation,
-        lines=lines,
+        lines=await _lines(shown),
+        earlier=earlier,
+        is_latest=not before,
         standing=await standing.of(node, signed_in),
         longest_message=LONGEST_MESSAGE,
         form=form,
@@ -217,13 +248,38 @@ def _recent(history: Sequence[Message]) -> Sequence[Message]:
     return kept
 
 
-def _shown(message: conversations.Message) -> str:
-    return to_html(message.content, top_heading=3) if message.role == "assistant" else message.content
+def _shown(messages: Sequence[conversations.Message], before: str) -> tuple[Sequence[conversations.Message], str]:
+    """As many of the last messages before that one as a page shows; and its first, if there are others before it."""
+    end = next((at for at, message in enumerate(messages) if message.id == before), len(messages))
+    start, length = end, 0
+    while start > 0 and end - start < _MOST_SHOWN and (start == end or length < _LONGEST_SHOWN):
+        start -= 1
+        length += len(messages[start].content)
+    return messages[start:end], messages[start].id if start > 0 else ""
+
+
+async def _lines(messages: Sequence[conversations.Message]) -> list[Line]:
+    answers = [message.content for message in messages if message.role == "assistant"]
+    html = iter(await all_to_html(answers, top_heading=3))
+    return [Line(message.role, next(html) if message.role == "assistant" else message.content) for message in messages]
+
+
+async def _html(said: Sequence[str]) -> str:
+    return (await all_to_html(["".join(said)], top_heading=3))[0]
 
 
 def _served_by(chat: Chat) -> str:
     payer = "your organization's key" if chat.billed_to == "own_key" else "the allowance"
     return f"{chat.provider.name} {chat.model}, billed to {payer}"
+
+
+def _remark(chat: Chat, said: Sequence[str]) -> str:
+    """What is to be said of an answer that is not what was asked for, because it is cut short or empty."""
+    if not chat.is_cut_off():
+        return "" if any(said) else "No text came back."
+    limit = chat.output_limit
+    why = f"there was room for {limit:,} tokens only." if limit else "it is as long as the model may write."
+    return f"Shortened: {why}" if any(said) else f"No text came back: {why}"
 
 
 def _wants_stream(request: Request) -> bool:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from ownkey.accounts import subscriptions
 from ownkey.accounts.subscriptions import Interval
 from ownkey.errors import InvalidRequest, PlanLimitReached
-from ownkey.plans import Plan
+from ownkey.plans import Plan, plan_of
 from ownkey.web import forms, session
 from ownkey.web.forms import Form
 from ownkey.web.rendering import redirect, render
@@ -39,8 +39,21 @@ class Seats:
 
 
 async def show(request: Request) -> Response:
-    """``GET /settings/billing``."""
-    return await _page(request, None)
+    """``GET /settings/billing``; with ``plan`` and ``interval``, the question before the change to that plan."""
+    code = request.query_params.get("plan")
+    if code is None:
+        return await _page(request, None)
+    node, signed_in = session.node_of(request), await session.require(request)
+    return render(
+        request,
+        "billing_question.html",
+        signed_in=signed_in,
+        plan=await subscriptions.plan_of(node.db, signed_in.actor, node.catalogue),
+        new=plan_of(node.catalogue, code),
+        interval=_interval(request.query_params),
+        price=price,
+        is_free=is_free,
+    )
 
 
 async def change_plan(request: Request) -> Response:
@@ -76,8 +89,8 @@ def unusual_counts(plan: Plan) -> list[str]:
     return words
 
 
-def _interval(form: Form) -> Interval:
-    return "year" if form.get("interval") == "year" else "month"
+def _interval(asked: Mapping[str, str]) -> Interval:
+    return "year" if asked.get("interval") == "year" else "month"
 
 
 async def _page(request: Request, form: Form | None, status: int = 200) -> Response:

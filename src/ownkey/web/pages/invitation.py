@@ -20,7 +20,7 @@ async def show(request: Request) -> Response:
 
 async def submit(request: Request) -> Response:
     """``POST /invitations/{token}``: accept, and go into the workspace."""
-    form = await forms.read(request)
+    form = await forms.read(request, anywhere=True)
     form.text("name", "your name", longest=100, required=False)
     if not form.ok:
         return await _page(request, form)

@@ -33,7 +33,7 @@ async def show(request: Request) -> Response:
 
 async def change_password(request: Request) -> Response:
     """``POST /settings/security/password``; ends every other session."""
-    form = await forms.read(request)
+    form = await forms.read(request, anywhere=True)
     node, signed_in = session.node_of(request), await session.require(request)
     new, known = form.get("new", ""), (node.settings.app_name,)
     try:
@@ -52,7 +52,7 @@ async def change_password(request: Request) -> Response:
 
 async def sign_out_others(request: Request) -> Response:
     """``POST /settings/security/sessions``: end one session (field ``session``), or all but this one."""
-    form = await forms.read(request)
+    form = await forms.read(request, anywhere=True)
     signed_in = await session.require(request)
     db, one = session.node_of(request).db, form.get("session", "")
     if one:

@@ -31,7 +31,7 @@ async def show(request: Request) -> Response:
 
 async def submit(request: Request) -> Response:
     """``POST /sign-in``: e-mail and password."""
-    form = await forms.read(request)
+    form = await forms.read(request, anywhere=True)
     next_path = session.local_path(form.get("next"))
     email, password = form.text("email", "your e-mail address"), form.get("password", "")
     if not password:
@@ -59,7 +59,7 @@ async def show_link(request: Request) -> Response:
 
 async def submit_link(request: Request) -> Response:
     """``POST /sign-in/{token}``: choose the password and sign in; the link is used up."""
-    form = await forms.read(request)
+    form = await forms.read(request, anywhere=True)
     node, token = session.node_of(request), request.path_params["token"]
     name = form.text("name", "your name", longest=100, required=False)
     if not form.ok:
@@ -81,7 +81,7 @@ async def submit_link(request: Request) -> Response:
 
 async def sign_out(request: Request) -> Response:
     """``POST /sign-out``, and on to the sign-in page, or to ``next`` if the form has one."""
-    form = await forms.read(request)
+    form = await forms.read(request, anywhere=True)
     response = redirect(request, session.local_path(form["next"]) if "next" in form else "/sign-in")
     await session.end(request, response)
     return response
@@ -94,7 +94,7 @@ async def show_confirmation(request: Request) -> Response:
 
 async def submit_confirmation(request: Request) -> Response:
     """``POST /confirm-password``."""
-    form = await forms.read(request)
+    form = await forms.read(request, anywhere=True)
     signed_in = await session.require(request)
     next_path = session.local_path(form.get("next"))
     try:

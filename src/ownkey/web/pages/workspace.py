@@ -22,7 +22,7 @@ _URL = "/settings/workspace"
 
 async def switch(request: Request) -> Response:
     """``POST /workspace``: make another workspace the active one; go to ``next`` if one's role there opens it."""
-    form = await forms.read(request)
+    form = await forms.read(request, anywhere=True)
     signed_in = await session.require(request)
     wanted, next_path = form.get("workspace", ""), session.local_path(form.get("next"))
     await sessions.switch_workspace(session.node_of(request).db, signed_in, wanted)

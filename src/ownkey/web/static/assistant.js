@@ -7,6 +7,7 @@ const log = document.getElementById("log");
 const sendButton = form.querySelector("[data-send]");
 const stopButton = form.querySelector("[data-stop]");
 let running = null;
+let outdated = false;
 
 const earlier = document.querySelector(".history-list");
 if (matchMedia("(min-width: 60rem)").matches) earlier.open = true;
@@ -27,8 +28,6 @@ stopButton.addEventListener("click", () => running?.abort());
 
 async function ask(question) {
   running = new AbortController();
-  const body = new URLSearchParams(new FormData(form));
-  body.set("message", question);
   document.getElementById("welcome")?.remove();
   for (const old of log.querySelectorAll(".bubble-error")) old.remove();
   const asked = bubble("bubble-user", "You: ", question);
@@ -38,6 +37,9 @@ async function ask(question) {
   busy(true);
   showLatest();
   try {
+    if (outdated) await renew();
+    const body = new URLSearchParams(new FormData(form));
+    body.set("message", question);
     const reply = await fetch(form.action, {
       method: "POST",
       body,
@@ -65,7 +67,7 @@ async function read(reply, answer) {
     if (told.kind === "text") text.data += told.text;
     if (told.kind === "end" || told.kind === "error") {
       ended = true;
-      whole(answer, told.html);
+      whole(answer, told.html, told.remark);
       if (told.refusal) log.insertAdjacentHTML("beforeend", told.refusal);
       if (told.status) document.getElementById("status").innerHTML = told.status;
     }
@@ -103,18 +105,17 @@ function begin(told, answer) {
 }
 
 // The server has made HTML of the answer's Markdown, and cleaned it.
-function whole(answer, html) {
+function whole(answer, html, remark) {
   answer.className = "bubble bubble-assistant prose";
   answer.innerHTML = '<span class="visually-hidden">Assistant: </span>' + html;
-  if (answer.dataset.servedBy) note(answer, answer.dataset.servedBy);
+  if (answer.dataset.servedBy) note(answer, [answer.dataset.servedBy, remark].filter(Boolean).join(" · "));
 }
 
 async function refused(reply, asked, answer, question) {
   const problem = reply.headers.get("content-type")?.includes("json") ? await reply.json() : null;
-  // Signed out meanwhile, or the form is too old: the page itself says what to do.
-  if (!problem?.html) return location.reload();
   takeBack(asked, answer, question);
-  log.insertAdjacentHTML("beforeend", problem.html);
+  if (problem?.html) log.insertAdjacentHTML("beforeend", problem.html);
+  else failed(problem?.detail ?? "The answer could not be fetched. Try again in a moment.", reply.status);
   showLatest();
 }
 
@@ -124,8 +125,26 @@ function brokenOff(error, asked, answer, question) {
   else note(answer, `${answer.dataset.servedBy} · ${stopped ? "Stopped." : "The connection broke off."}`);
   showLatest();
   if (stopped || answer.dataset.servedBy) return;
-  const failure = bubble("bubble-error", "", "The answer could not be fetched. Check your connection and try again.");
+  failed("The answer could not be fetched. Check your connection and try again.");
+}
+
+// What went wrong. Whoever is signed out, or elsewhere, gets on in another tab: this one keeps what was typed.
+function failed(text, status) {
+  const failure = bubble("bubble-error", "", text);
   failure.setAttribute("role", "alert");
+  outdated = [401, 403, 409].includes(status);
+  if (!outdated) return;
+  const tab = document.createElement("a");
+  Object.assign(tab, { href: location.pathname, target: "_blank", textContent: "Open this page in a new tab" });
+  failure.append(" ", tab, ", then send your question again here.");
+}
+
+// The form is of a session that has ended. A new one will do if the same person is in the same workspace.
+async function renew() {
+  const page = new DOMParser().parseFromString(await (await fetch(location.pathname)).text(), "text/html");
+  const fresh = page.querySelector("form[data-chat]");
+  outdated = false;
+  if (fresh?.dataset.chat === form.dataset.chat) form.elements.csrf.value = fresh.elements.csrf.value;
 }
 
 // A question without an answer was not kept: it goes back into the box.
