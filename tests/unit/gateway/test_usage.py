@@ -79,6 +79,26 @@ def test_openai_bodies(body: Any, usage: Usage | None) -> None:
     assert OPENAI.usage_in_body(json.dumps(body).encode()) == usage
 
 
+# A reply that was summed up first, and took advice; what the answer itself took is in the totals, too.
+STEPS = [
+    {
+        "type": "compaction",
+        "input_tokens": 900,
+        "cache_read_input_tokens": 10,
+        "cache_creation_input_tokens": 100,
+        "output_tokens": 300,
+    },
+    {"type": "message", "input_tokens": 3, "output_tokens": 1},
+    {
+        "type": "advisor_message",
+        "input_tokens": 120,
+        "output_tokens": 30,
+        "output_tokens_details": {"thinking_tokens": 40},
+    },
+    {"type": "fallback_message", "input_tokens": 2, "output_tokens": 1},
+    {"type": "compaction", "input_tokens": "odd", "output_tokens": -5},
+    {"type": "unheard of", "input_tokens": 7, "output_tokens": 7},
+]
 ANTHROPIC_BODIES: list[tuple[Any, Usage | None]] = [
     ({"usage": {"input_tokens": 10, "output_tokens": 4}}, Usage(10, 4)),
     (
@@ -105,6 +125,9 @@ ANTHROPIC_BODIES: list[tuple[Any, Usage | None]] = [
     ),
     ({"usage": {"input_tokens": 0, "output_tokens": 0}}, Usage(0, 0)),
     ({"usage": {"input_tokens": 5, "output_tokens": 2, "cache_creation": None}}, Usage(5, 2)),
+    ({"usage": {"input_tokens": 5, "output_tokens": 2, "iterations": STEPS}}, Usage(1_135, 332, 10, 100, 40)),
+    ({"usage": {"input_tokens": 5, "output_tokens": 2, "iterations": None}}, Usage(5, 2)),
+    ({"usage": {"input_tokens": 5, "output_tokens": 2, "iterations": ["odd", {"type": 5}]}}, Usage(5, 2)),
     (
         {
             "content": [{"type": "tool_use", "input": {"usage": {"input_tokens": 99}}}],
@@ -120,7 +143,7 @@ ANTHROPIC_BODIES: list[tuple[Any, Usage | None]] = [
 
 @pytest.mark.parametrize(("body", "usage"), ANTHROPIC_BODIES)
 def test_anthropic_bodies(body: Any, usage: Usage | None) -> None:
-    """Cached and cache-write tokens stand beside the input and are added to it."""
+    """Cached and cache-write tokens stand beside the input and are added to it, and so are steps beside the answer."""
     assert ANTHROPIC.usage_in_body(json.dumps(body).encode()) == usage
 
 
@@ -233,6 +256,13 @@ STREAMS = [
         ANTHROPIC_STREAM
         + named("message_delta", {"usage": {"input_tokens": 20, "output_tokens": 30, "cache_read_input_tokens": None}}),
         Usage(25, 30, 5),
+    ),
+    (
+        "anthropic",
+        ANTHROPIC_STREAM
+        + named("message_delta", {"usage": {"output_tokens": 12, "iterations": STEPS}})
+        + named("message_delta", {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 13}}),
+        Usage(1_145, 343, 15, 100, 40),
     ),
     ("gemini", GEMINI_STREAM, Usage(7, 11, 0, 0, 3)),
     ("gemini", GEMINI_STREAM.replace(b"\r\n", b"\n"), Usage(7, 11, 0, 0, 3)),
