@@ -34,7 +34,7 @@ UNITS = counts("input_tokens", "output_tokens")
 OPENAI = within(
     counts(
         *("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens", "cached_tokens"),
-        *("prompt_cache_hit_tokens", "num_cached_tokens", "reasoning_tokens", "seconds"),
+        *("prompt_cache_hit_tokens", "num_cached_tokens", "reasoning_tokens", "citation_tokens", "seconds"),
     ),
     prompt_tokens_details=counts("cached_tokens", "cache_write_tokens"),
     completion_tokens_details=counts("reasoning_tokens"),

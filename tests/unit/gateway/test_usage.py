@@ -23,6 +23,14 @@ from tests.unit.gateway.samples import (
     openai_chunk,
 )
 
+DEEP_RESEARCH = {
+    "prompt_tokens": 30,
+    "completion_tokens": 50,
+    "total_tokens": 80,
+    "citation_tokens": 120,
+    "num_search_queries": 5,
+    "reasoning_tokens": 300,
+}
 OPENAI_BODIES: list[tuple[Any, Usage | None]] = [
     ({"usage": OPENAI_USAGE}, Usage(25, 9, 8, 0, 4)),
     ({"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}, Usage(0, 0)),
@@ -53,6 +61,10 @@ OPENAI_BODIES: list[tuple[Any, Usage | None]] = [
     ({"usage": {"prompt_tokens": 9, "completion_tokens": 5, "num_cached_tokens": 6}}, Usage(9, 5, 6)),
     ({"usage": {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": None}}, Usage(9, 5)),
     ({"usage": {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": "odd"}}, Usage(9, 5)),
+    ({"usage": DEEP_RESEARCH}, Usage(150, 350, 0, 0, 300)),
+    ({"usage": {**DEEP_RESEARCH, "total_tokens": 500}}, Usage(150, 350, 0, 0, 300)),
+    ({"usage": {**DEEP_RESEARCH, "citation_tokens": None, "reasoning_tokens": 9}}, Usage(30, 50, 0, 0, 9)),
+    ({"usage": {**DEEP_RESEARCH, "citation_tokens": -7, "reasoning_tokens": "odd"}}, Usage(30, 50)),
     ({"usage": {"type": "duration", "seconds": 7.2}}, Usage(80, 0)),
     (
         {"usage": {"billed_units": {"input_tokens": 9.0, "output_tokens": 5.0}, "tokens": {"input_tokens": 900}}},
@@ -75,7 +87,10 @@ OPENAI_BODIES: list[tuple[Any, Usage | None]] = [
 
 @pytest.mark.parametrize(("body", "usage"), OPENAI_BODIES)
 def test_openai_bodies(body: Any, usage: Usage | None) -> None:
-    """Every spelling of usage is read; cached and reasoning tokens are inside; a higher total is charged."""
+    """Every spelling of usage is read; cached and reasoning tokens are inside; a higher total is charged.
+
+    What deep research read and thought stands beside the rest, and is added.
+    """
     assert OPENAI.usage_in_body(json.dumps(body).encode()) == usage
 
 

@@ -39,7 +39,8 @@ class Counts(msgspec.Struct):
     prompt_cache_hit_tokens: Count = None  # DeepSeek
     cached_tokens: Count = None  # Cohere, Moonshot
     num_cached_tokens: Count = None  # Mistral
-    reasoning_tokens: Count = None  # Perplexity
+    reasoning_tokens: Count = None  # Perplexity, as the next
+    citation_tokens: Count = None
     seconds: Count = None  # transcription billed by duration
     prompt_audio_seconds: Count = None  # Mistral, beside tokens
     billed_units: Units | None = None  # Cohere

@@ -2,7 +2,8 @@
 
 Chat: ``usage.prompt_tokens``, cached input and reasoning inside; Responses, images, transcriptions:
 ``usage.input_tokens``. Streams: a last chunk with empty ``choices``, ``response.completed``, Groq's
-``x_groq.usage``; Perplexity in every chunk. Cohere: ``billed_units``. Ollama: ``eval_count``.
+``x_groq.usage``; Perplexity in every chunk. Cohere: ``billed_units``. Ollama: ``eval_count``. What Perplexity's deep
+research read and thought stands beside the rest (https://docs.perplexity.ai/getting-started/pricing).
 """
 
 from __future__ import annotations
@@ -33,16 +34,18 @@ def _reported(usage: Counts, final: bool) -> Reported | None:
     incoming, outgoing = count(incoming), count(outgoing)
     if incoming is None and outgoing is None and total is None:
         return _of_sound(usage.prompt_audio_seconds if usage.seconds is None else usage.seconds)
+    written = usage.completion_tokens_details or usage.output_tokens_details or _NO_DETAILS
+    reasoning = count(written.reasoning_tokens if written.reasoning_tokens is not None else usage.reasoning_tokens)
+    if usage.citation_tokens is not None:
+        incoming, outgoing = (incoming or 0) + (count(usage.citation_tokens) or 0), (outgoing or 0) + (reasoning or 0)
     incoming, outgoing = reconciled(incoming, outgoing, total)
     read = usage.prompt_tokens_details or usage.input_tokens_details or _NO_DETAILS
-    written = usage.completion_tokens_details or usage.output_tokens_details or _NO_DETAILS
     cached = read.cached_tokens
     if cached is None:
         cached = usage.prompt_cache_hit_tokens
         if cached is None:
             cached = usage.cached_tokens if usage.cached_tokens is not None else usage.num_cached_tokens
-    reasoning = written.reasoning_tokens if written.reasoning_tokens is not None else usage.reasoning_tokens
-    return Reported(incoming, outgoing, count(cached), count(read.cache_write_tokens), count(reasoning), final=final)
+    return Reported(incoming, outgoing, count(cached), count(read.cache_write_tokens), reasoning, final=final)
 
 
 def _of_sound(seconds: Count) -> Reported | None:
