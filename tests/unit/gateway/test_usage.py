@@ -23,6 +23,8 @@ from tests.unit.gateway.samples import (
     openai_chunk,
 )
 
+IN_PARTS = {"input_tokens": 9, "output_tokens": 5}
+DRAWN = {"image_gen": {"input_tokens": 50, "output_tokens": 6_240, "total_tokens": 6_290}, "web_search": {}}
 DEEP_RESEARCH = {
     "prompt_tokens": 30,
     "completion_tokens": 50,
@@ -72,6 +74,13 @@ OPENAI_BODIES: list[tuple[Any, Usage | None]] = [
     ),
     ({"meta": {"billed_units": {"input_tokens": 9, "output_tokens": 5}}}, Usage(9, 5)),
     ({"meta": {"billed_units": {"search_units": 1}}}, None),
+    ({"usage": IN_PARTS, "tool_usage": DRAWN}, Usage(59, 6_245)),
+    ({"usage": IN_PARTS, "tool_usage": {"image_gen": {"input_tokens": 0, "output_tokens": 0}}}, Usage(9, 5)),
+    ({"usage": IN_PARTS, "tool_usage": {"image_gen": {"input_tokens": -1}, "web_search": 5}}, Usage(9, 5)),
+    ({"usage": IN_PARTS, "tool_usage": {"image_gen": 7}}, Usage(9, 5)),
+    ({"usage": IN_PARTS, "tool_usage": "odd"}, Usage(9, 5)),
+    ({"usage": None, "tool_usage": DRAWN}, Usage(50, 6_240)),
+    ({"usage": None, "tool_usage": {"image_gen": None}}, None),
     ({"response": {"usage": {}}, "x_groq": {"usage": None}, "delta": {"usage": {}}}, None),
     ({"x_groq": {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}}, Usage(9, 5)),
     ({"prompt_eval_count": 9, "eval_count": 5, "response": "text", "done": True}, Usage(9, 5)),
@@ -89,7 +98,7 @@ OPENAI_BODIES: list[tuple[Any, Usage | None]] = [
 def test_openai_bodies(body: Any, usage: Usage | None) -> None:
     """Every spelling of usage is read; cached and reasoning tokens are inside; a higher total is charged.
 
-    What deep research read and thought stands beside the rest, and is added.
+    What deep research read and thought, and what a tool drew, stands beside the rest and is added.
     """
     assert OPENAI.usage_in_body(json.dumps(body).encode()) == usage
 
@@ -227,7 +236,6 @@ def responses(kind: str, usage: Any) -> bytes:
     return named(kind, {"response": {"id": "r", "output": [], "usage": usage}})
 
 
-IN_PARTS = {"input_tokens": 9, "output_tokens": 5}
 STREAMS = [
     ("openai", OPENAI_STREAM, Usage(25, 9, 8, 0, 4)),
     ("openai", OPENAI_STREAM.replace(b"\n", b"\r\n"), Usage(25, 9, 8, 0, 4)),
@@ -244,6 +252,11 @@ STREAMS = [
         Usage(3, 4),
     ),
     ("openai", responses("response.created", None) + responses("response.completed", IN_PARTS), Usage(9, 5)),
+    (
+        "openai",
+        named("response.completed", {"response": {"tool_usage": DRAWN, "usage": IN_PARTS}}),
+        Usage(59, 6_245),
+    ),
     ("openai", responses("response.incomplete", IN_PARTS), Usage(9, 5)),
     ("openai", responses("response.failed", IN_PARTS), Usage(9, 5)),
     ("openai", responses("response.failed", None), None),

@@ -290,6 +290,21 @@ def flood(beginning: bytes, filling: bytes, end: bytes, times: int) -> Any:
     yield end
 
 
+@pytest.mark.parametrize("usage_first", [True, False])
+@pytest.mark.parametrize("size", [100, 5_000_000])
+def test_what_a_tool_drew_counts_beside_a_picture_of_any_size(size: int, usage_first: bool) -> None:
+    """The tokens of a picture that a tool drew are added, also where the reply is too large to hold, in any order."""
+    counts: list[tuple[str, Any]] = [
+        ("usage", {"input_tokens": 9, "output_tokens": 5}),
+        ("tool_usage", {"image_gen": {"input_tokens": 50, "output_tokens": 6_240, "total_tokens": 6_290}}),
+    ]
+    picture = {"type": "image_generation_call", "result": "A" * size}
+    reply = {"status": "completed", "output": [picture], **dict(counts if usage_first else counts[::-1])}
+    asked = call("openai", {"model": "m", "input": "a cat"}, "/v1/responses")
+    assert watched(asked, json.dumps(reply).encode(), JSON) == Usage(59, 6_245)
+    assert watched(asked, named("response.completed", {"response": reply})) == Usage(59, 6_245)
+
+
 LARGE_USAGE = b'"usage":{"prompt_tokens":5,"completion_tokens":6}}'
 
 

@@ -51,7 +51,14 @@ class OpenAIDialect:
     """OpenAI's format; also Azure's, Groq's, Mistral's and every other that took it over."""
 
     name = "openai"
-    usage_paths: tuple[tuple[str, ...], ...] = (("usage",), ("response", "usage"), ("x_groq", "usage"), ("meta",))
+    usage_paths: tuple[tuple[str, ...], ...] = (
+        ("usage",),
+        ("response", "usage"),
+        ("x_groq", "usage"),
+        ("meta",),
+        ("tool_usage",),
+        ("response", "tool_usage"),
+    )
     event_gap = b"\n\n"
 
     def reported_in_headers(self, _headers: Headers) -> Reported | None:
@@ -83,8 +90,14 @@ class OpenAIDialect:
         return said > 0 and said > payload.count(b'"usage":null') + payload.count(b'"usage": null')
 
     def merged(self, earlier: Reported | None, later: Reported | None) -> Reported | None:
-        """The later report: every report is of the whole reply so far."""
-        return later or earlier
+        """The later report: every report is of the whole reply so far, but for what tools used, if it comes alone."""
+        if earlier is None or later is None:
+            return later or earlier
+        if later.input_tokens is None and later.output_tokens is None:
+            earlier, later = later, earlier
+        if later.beside.total_tokens or not earlier.beside.total_tokens:
+            return later
+        return msgspec.structs.replace(later, beside=earlier.beside)
 
     def usage_in_body(self, body: bytes) -> Usage | None:
         """The usage a JSON reply reports, None if it reports none."""

@@ -59,11 +59,18 @@ class Groq(msgspec.Struct):
     usage: Counts | None = None
 
 
+class Tools(msgspec.Struct):
+    """What tools used that are models of their own."""
+
+    image_gen: Counts | None = None
+
+
 class Nested(msgspec.Struct):
     """Usage inside another object."""
 
     usage: Counts | None = None
     meta: Counts | None = None
+    tool_usage: Tools | None = None
 
 
 class Document(msgspec.Struct):
@@ -76,6 +83,7 @@ class Document(msgspec.Struct):
     response: Nested | str | None = None
     delta: Nested | str | None = None
     meta: Counts | None = None
+    tool_usage: Tools | None = None
     prompt_eval_count: Count = None
     eval_count: Count = None
     task: str | None = None  # of a transcription in detail, which has its duration (OpenAI, Groq)
