@@ -253,11 +253,14 @@ class SoundReader(TextReader):
 Reader = EventReader | FrameReader | LineReader | DocumentReader | TextReader
 
 
-def form_of(content_type: str, beginning: bytes, *, more_may_come: bool) -> type[Reader] | None:
+def form_of(kind: str, content_type: str, beginning: bytes, *, more_may_come: bool) -> type[Reader] | None:
     """Which of the readers a reply needs: by its first bytes, and by its content type where they do not tell.
 
-    Some providers send events as ``application/json`` or without a type. None: not enough bytes to tell yet.
+    Some providers send events as ``application/json`` or without a type. A transcript as text is what somebody said,
+    with whatever signs it begins. None: not enough bytes to tell yet.
     """
+    if kind == "transcription" and content_type.startswith("text/") and "event-stream" not in content_type:
+        return TextReader
     if CONTENT_TYPE in content_type:
         return FrameReader
     if "ndjson" in content_type or "stream+json" in content_type:

@@ -117,9 +117,10 @@ class ReplyWatch:
             return None
         dialect = self._call.endpoint.dialect
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        if data[:1] == b"{":
+        kind = self._call.endpoint.kind
+        if data[:1] == b"{" and kind != "transcription":
             return dialect.reported_in_body(data)
-        form = form_of(self._content_type.lower(), data, more_may_come=False)
+        form = form_of(kind, self._content_type.lower(), data, more_may_come=False)
         if form is EventReader:
             return dialect.reported_in_events(sse.with_line_feeds(data))
         return dialect.reported_in_body(data) if form is DocumentReader else None
@@ -158,7 +159,8 @@ class ReplyWatch:
             return
         data = b"".join(self._pieces)
         if self._reader is None:
-            form = form_of(self._content_type.lower(), data, more_may_come=more_may_come)
+            kind, content_type = self._call.endpoint.kind, self._content_type.lower()
+            form = form_of(kind, content_type, data, more_may_come=more_may_come)
             if form is None:
                 self._pieces = [data]
                 return

@@ -256,6 +256,9 @@ def test_a_call_that_generates_nothing_uses_nothing() -> None:
         ("/v1/audio/speech", b"\xff\xfb" * 5_000, "audio/mpeg", 10),
         ("/v1/audio/transcriptions", b'{"text":"twelve gulls"}', JSON, 3),
         ("/v1/audio/transcriptions", b"twelve gulls", "text/plain", 3),
+        ("/v1/audio/transcriptions", b"[Music] twelve gulls", "text/plain; charset=utf-8", 5),
+        ("/v1/audio/transcriptions", b"{laughs} twelve gulls", "text/vtt", 6),
+        ("/v1/audio/transcriptions", b"id: twelve gulls\n\n", "text/plain", 5),
         ("/v1/embeddings", b'{"data":[{"embedding":[0.1,0.2]}]}', JSON, 0),
     ],
 )
