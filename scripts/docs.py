@@ -252,8 +252,8 @@ long, and the advice of another model; at OpenAI the pictures that a tool of Res
 research read and thought. What is not reported in tokens:
 
 - **Nothing reported** (a stream that was cut, a provider that says nothing): {BYTES_PER_TOKEN} bytes of text make a
-  token; an image read is {IMAGE_READ:,} tokens, one generated {IMAGE_WRITTEN:,}, a kilobyte of sound one. The event is
-  marked `estimated`.
+  token; an image read is {IMAGE_READ:,} tokens, one generated {IMAGE_WRITTEN:,}, a kilobyte of sound one. Of a document
+  from a path that nobody has told us of, all counts. The event is marked `estimated`.
 - **Seconds of sound** (a transcription billed by duration): {AUDIO_TOKENS_PER_SECOND} tokens a second, begun seconds in
   full, because the same models read one token in a tenth of a second where they report tokens. Where a provider reports
   both, its tokens count.

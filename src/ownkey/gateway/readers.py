@@ -9,7 +9,7 @@ from __future__ import annotations
 from ownkey.gateway import sse
 from ownkey.gateway.dialects.dialect import Dialect
 from ownkey.gateway.dialects.reported import Reported
-from ownkey.gateway.estimates import BYTES_PER_AUDIO_TOKEN, BYTES_PER_TOKEN, tokens_of_text
+from ownkey.gateway.estimates import BYTES_PER_AUDIO_TOKEN, BYTES_PER_TOKEN, IMAGE_WRITTEN, tokens_of_text
 from ownkey.gateway.event_frames import CONTENT_TYPE, FrameCutter, FramesBroken, begins_frames
 from ownkey.gateway.json_scan import JsonScan
 
@@ -221,6 +221,28 @@ class DocumentReader:
         return tokens_of_text(self._scan.text_bytes)
 
 
+class WholeReader(DocumentReader):
+    """Reads a document whose members we do not know: all of it counts as written, pictures and sounds as such."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        super().__init__(dialect)
+        self._scan = JsonScan(dialect.usage_paths, finds_encoded=True)
+        self._length = 0
+
+    def take(self, data: bytes) -> None:
+        """The next bytes."""
+        super().take(data)
+        self._length += len(data)
+
+    def output_tokens(self) -> int:
+        """One token for four bytes; an encoded string is a picture, or sound that is longer than one."""
+        if self.failed:
+            return super().output_tokens()
+        scan = self._scan
+        encoded = max(scan.encoded_strings * IMAGE_WRITTEN, scan.encoded_bytes * 3 // 4 // BYTES_PER_AUDIO_TOKEN)
+        return tokens_of_text(self._length - scan.encoded_bytes) + encoded
+
+
 class TextReader:
     """Counts the bytes of a reply that has no structure for us: plain text, an unknown encoding."""
 
@@ -266,8 +288,9 @@ def form_of(kind: str, content_type: str, beginning: bytes, *, more_may_come: bo
     if "ndjson" in content_type or "stream+json" in content_type:
         return LineReader
     start = beginning[:_BEGINNING].removeprefix(b"\xef\xbb\xbf").lstrip()
+    document = WholeReader if kind == "unknown" else DocumentReader
     if start[:1] in (b"{", b"["):
-        return DocumentReader
+        return document
     if start.startswith(_EVENT_BEGINNINGS):
         return EventReader
     if more_may_come and len(start) < _ENOUGH_TO_TELL and len(beginning) < _BEGINNING:
@@ -278,4 +301,4 @@ def form_of(kind: str, content_type: str, beginning: bytes, *, more_may_come: bo
         return EventReader
     if content_type.startswith("text/") or "subrip" in content_type or not content_type:
         return TextReader
-    return DocumentReader if "json" in content_type else SoundReader
+    return document if "json" in content_type else SoundReader

@@ -11,7 +11,16 @@ from ownkey.gateway.call import Call
 from ownkey.gateway.dialects.dialect import Headers
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.inflate import Inflater, knows
-from ownkey.gateway.readers import DocumentReader, EventReader, FrameReader, LineReader, Reader, TextReader, form_of
+from ownkey.gateway.readers import (
+    DocumentReader,
+    EventReader,
+    FrameReader,
+    LineReader,
+    Reader,
+    TextReader,
+    WholeReader,
+    form_of,
+)
 from ownkey.metering.usage import NOTHING_USED, Usage
 
 _MOST_UNREAD = 262_144
@@ -123,7 +132,7 @@ class ReplyWatch:
         form = form_of(kind, self._content_type.lower(), data, more_may_come=False)
         if form is EventReader:
             return dialect.reported_in_events(sse.with_line_feeds(data))
-        return dialect.reported_in_body(data) if form is DocumentReader else None
+        return dialect.reported_in_body(data) if form in (DocumentReader, WholeReader) else None
 
     def _is_exact(self, reported: Reported, finished: bool) -> bool:
         """Whether a report says all there is to say."""

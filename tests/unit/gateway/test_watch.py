@@ -268,6 +268,35 @@ def test_what_is_not_chat_has_figures_of_its_own(path: str, reply: bytes, conten
     assert watched(read, reply, content_type) == Usage(read.input_estimate(), output, estimated=True)
 
 
+@pytest.mark.parametrize(
+    ("reply", "output"),
+    [
+        ({"pages": [{"index": 0, "markdown": "text " * 8_000}]}, 10_011),
+        ({"base64": ["A" * 400_000], "finishReason": "SUCCESS"}, 1_056 + 11),
+        ({"audio": "A" * 4_000_000}, 3_000 + 4),
+        ({"vectors": [[0.25] * 4_000]}, 6_004),
+        ({"markdown": "text " * 8_000, "usage": {"prompt_tokens": 7, "completion_tokens": 5}}, 5),
+    ],
+)
+def test_all_of_an_unknown_reply_counts(reply: dict[str, Any], output: int) -> None:
+    """At a path that we do not know, whatever comes was written by somebody, unless usage says how much was."""
+    read = call("mistral", {"model": "m"}, "/v1/unheard-of")
+    whole = json.dumps(reply).encode()
+    usage = watched(read, whole, JSON)
+    assert (usage.output_tokens, usage.estimated) == (output, "usage" not in reply)
+    watch = ReplyWatch(read, JSON, "")
+    for start in range(0, len(whole), 99_999):
+        watch.feed(whole[start : start + 99_999])
+        watch.output_so_far()
+    assert watch.usage(True) == usage
+
+
+def test_a_refusal_at_an_unknown_path_costs_nothing() -> None:
+    """A reply that is only an error generated nothing there, either."""
+    read = call("mistral", {"model": "m"}, "/v1/unheard-of")
+    assert watched(read, b'{"error":{"message":"no","code":402}}', JSON) == NOTHING_USED
+
+
 def held(watch: ReplyWatch) -> int:
     """Bytes that a watch keeps, counted through everything it refers to."""
     seen: set[int] = set()
