@@ -20,6 +20,11 @@ _ENOUGH_TO_TELL = 12
 _NO_EVENT = (b":message-type\x07\x00\x09exception", b":message-type\x07\x00\x05error")
 
 
+def _encoded_tokens(scan: JsonScan) -> int:
+    """What encoded strings count: each a picture, or sound that is longer than one."""
+    return max(scan.encoded_strings * IMAGE_WRITTEN, scan.encoded_bytes * 3 // 4 // BYTES_PER_AUDIO_TOKEN)
+
+
 class EventReader:
     """Reads server-sent events: usage, whether one is an error, and how much the model wrote."""
 
@@ -30,6 +35,7 @@ class EventReader:
         self._rest = b""
         self._deltas = 0
         self._text_bytes = 0
+        self._encoded_tokens = 0
         self._large: JsonScan | None = None  # reads an event that is too large to hold
 
     def take(self, data: bytes) -> None:
@@ -42,7 +48,7 @@ class EventReader:
             for event in whole.split(b"\n\n"):
                 self._read(event, may_report)
         if self._large is None and len(rest) > MOST_HELD:
-            self._large = JsonScan(self._dialect.usage_paths)
+            self._large = self._new_scan()
         if self._large is not None:
             self._large.take(rest)
             rest = b"\n" if rest.endswith(b"\n") else b""  # perhaps half of the blank line
@@ -76,17 +82,23 @@ class EventReader:
 
     def _read_large(self, rest: bytes) -> None:
         """The end of an event that was too large to hold, or such an event in one piece."""
-        scan, self._large = self._large or JsonScan(self._dialect.usage_paths), None
+        scan, self._large = self._large or self._new_scan(), None
         scan.take(rest)
         self._deltas += 1
         self._text_bytes += scan.text_bytes
+        self._encoded_tokens += _encoded_tokens(scan)
         for member in scan.members():
             self.reported = self._dialect.merged(self.reported, self._dialect.reported_in_body(member))
 
     def output_tokens(self) -> int:
         """About how many tokens the model wrote: one an event, or one for four bytes, whichever is more."""
-        large = self._large.text_bytes if self._large is not None else 0
-        return max(self._deltas, tokens_of_text(self._text_bytes + large))
+        text, encoded = self._text_bytes, self._encoded_tokens
+        if self._large is not None:
+            text, encoded = text + self._large.text_bytes, encoded + _encoded_tokens(self._large)
+        return max(self._deltas, tokens_of_text(text) + encoded)
+
+    def _new_scan(self) -> JsonScan:
+        return JsonScan(self._dialect.usage_paths, finds_encoded=True)
 
 
 class LineReader:
@@ -235,12 +247,10 @@ class WholeReader(DocumentReader):
         self._length += len(data)
 
     def output_tokens(self) -> int:
-        """One token for four bytes; an encoded string is a picture, or sound that is longer than one."""
+        """One token for four bytes; what is encoded by what it is."""
         if self.failed:
             return super().output_tokens()
-        scan = self._scan
-        encoded = max(scan.encoded_strings * IMAGE_WRITTEN, scan.encoded_bytes * 3 // 4 // BYTES_PER_AUDIO_TOKEN)
-        return tokens_of_text(self._length - scan.encoded_bytes) + encoded
+        return tokens_of_text(self._length - self._scan.encoded_bytes) + _encoded_tokens(self._scan)
 
 
 class TextReader:

@@ -160,6 +160,19 @@ def test_a_missing_part_is_estimated_and_the_rest_kept() -> None:
     assert watched(embedding, b'{"data":[],"usage":{"prompt_tokens":7}}', JSON) == Usage(7, 0)
 
 
+@pytest.mark.parametrize("size", [8_000, 1_300_000])
+def test_a_picture_in_an_interrupted_stream_counts(size: int) -> None:
+    """A picture that has passed counts as one, also where its event is too large to hold, or not at its end."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * size}}
+    chunk = {"choices": [{"index": 0, "delta": {"content": "", "images": [image]}, "finish_reason": None}]}
+    assert watched(streamed("openai"), events(chunk), finished=False).output_tokens == 1_056
+    if size > 1_200_000:
+        watch = ReplyWatch(streamed("openai"), EVENTS, "")
+        for start in range(0, 1_200_000, 99_999):
+            watch.feed(events(chunk)[start : start + 99_999])
+        assert watch.output_so_far() == 1_056
+
+
 def test_an_interrupted_anthropic_stream_knows_its_input() -> None:
     """The first event has the exact input; the output is what was seen, at least what was reported."""
     cut = ANTHROPIC_STREAM[: ANTHROPIC_STREAM.index(b"event: content_block_stop")]

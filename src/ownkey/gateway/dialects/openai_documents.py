@@ -103,6 +103,13 @@ class ToolCall(msgspec.Struct):
     function: Function | None = None
 
 
+class Sound(msgspec.Struct):
+    """Some of a spoken answer, in base64, and what is said in it."""
+
+    data: str | None = None
+    transcript: str | None = None
+
+
 class Delta(msgspec.Struct):
     """What one chunk adds to a choice."""
 
@@ -112,6 +119,8 @@ class Delta(msgspec.Struct):
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     function_call: Function | None = None
+    audio: Sound | None = None
+    images: list[msgspec.Raw] | None = None  # OpenRouter
 
 
 class Choice(msgspec.Struct):
@@ -127,6 +136,7 @@ class Event(msgspec.Struct):
     choices: list[Choice] | None = None
     type: str | None = None
     delta: str | None = None
+    audio: str | None = None
 
 
 class ErrorEvent(msgspec.Struct):
