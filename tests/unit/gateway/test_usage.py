@@ -321,6 +321,7 @@ def test_streams(dialect: Any, stream: bytes, usage: Usage | None) -> None:
         b'{"type":"\xff","usage":{"prompt_tokens":"\xff"}}',
         b"[" * 200_000,
         b'{"usage":' * 5_000,
+        b'{"usageMetadata":{"promptTokenCount":NaN},"usage":{"total_input_tokens":NaN,"input_tokens":1e}}',
         b"data: {\n\n",
         b'"usage"',
         b'data: "usage"\n\n',
