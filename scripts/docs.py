@@ -247,12 +247,14 @@ Every path of a provider is reachable, also where it speaks another format than 
 ## What is counted
 
 Input plus output, as the provider reports them: cached and cache-write input is part of the input, reasoning part of
-the output, an explicit zero is a zero, and where a reported total is more than its parts the total is charged. What is
-not reported in tokens:
+the output, an explicit zero is a zero, and where a reported total is more than its parts the total is charged. What a
+provider does within a call and reports apart counts, too: at Anthropic the summary of a conversation that grew too
+long, and the advice of another model; at OpenAI the pictures that a tool of Responses drew; at Perplexity what deep
+research read and thought. What is not reported in tokens:
 
 - **Nothing reported** (a stream that was cut, a provider that says nothing): {BYTES_PER_TOKEN} bytes of text make a
-  token; an image read is {IMAGE_READ:,} tokens, one generated {IMAGE_WRITTEN:,}, a kilobyte of sound one. The event is
-  marked `estimated`.
+  token; an image read is {IMAGE_READ:,} tokens, one generated {IMAGE_WRITTEN:,}, a kilobyte of sound one. Of a document
+  from a path that nobody has told us of, all counts. The event is marked `estimated`.
 - **Seconds of sound** (a transcription billed by duration): {AUDIO_TOKENS_PER_SECOND} tokens a second, begun seconds in
   full, because the same models read one token in a tenth of a second where they report tokens. Where a provider reports
   both, its tokens count.

@@ -28,6 +28,7 @@ from tests.recordings.test_usage import (
     FAILED_WITHIN,
     SAYS_ITS_SIZE,
     call_of,
+    expected_of,
     provider_of,
     readable,
 )
@@ -122,7 +123,7 @@ def on_the_allowance(one: Recording) -> bool:
 
 def wrong_usage(one: Recording, event: Any) -> str:
     """What differs between an event and the recording's own figures; empty if nothing does."""
-    expected, name = one["expected"], one["id"]
+    expected, name = expected_of(one), one["id"]
     if not call_of(one).endpoint.generates:
         return "" if event.charged_tokens == 0 else "charged for a call that generates nothing"
     if one["response_status"] >= 400:

@@ -25,7 +25,7 @@ def counts(*names: str) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=dict.fromkeys(names, COUNTS))
 
 
-def within(usage: st.SearchStrategy[dict[str, Any]], **inside: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy:
+def within(usage: st.SearchStrategy[dict[str, Any]], **inside: st.SearchStrategy[Any]) -> st.SearchStrategy:
     """The same objects with others in them."""
     return st.builds(lambda outer, inner: outer | inner, usage, st.fixed_dictionaries({}, optional=inside))
 
@@ -34,18 +34,21 @@ UNITS = counts("input_tokens", "output_tokens")
 OPENAI = within(
     counts(
         *("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens", "cached_tokens"),
-        *("prompt_cache_hit_tokens", "num_cached_tokens", "reasoning_tokens", "seconds"),
+        *("prompt_cache_hit_tokens", "num_cached_tokens", "reasoning_tokens", "citation_tokens", "seconds"),
     ),
     prompt_tokens_details=counts("cached_tokens", "cache_write_tokens"),
     completion_tokens_details=counts("reasoning_tokens"),
 )
+STEPS = st.sampled_from(["message", "compaction", "advisor_message", 5])
+ANTHROPIC = counts("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 REPORTS = {
     "openai": ("", OPENAI, "usage"),
     "cohere": ("/v2/chat", within(counts("cached_tokens"), billed_units=UNITS, tokens=UNITS), "usage"),
     "anthropic": (
         "",
         within(
-            counts("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
+            ANTHROPIC,
+            iterations=st.lists(within(ANTHROPIC, type=STEPS), max_size=3),
             output_tokens_details=counts("thinking_tokens"),
             cache_creation=counts("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"),
         ),

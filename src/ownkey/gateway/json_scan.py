@@ -18,11 +18,13 @@ _STRUCTURE = re.compile(rb'["{}\[\]]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _QUOTE, _COLON, _OPEN_OBJECT, _OPEN_ARRAY = b'":{['
 _WHITE_SPACE = b" \t\r\n"
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_:;,"  # and what begins a data URL
 
 _LONGEST_NAME = 64
 _LARGEST_MEMBER = 65_536
 _DEEPEST = 100
 _DEEPEST_WANTED = 4
+_LONGEST_WORD = 4_096
 
 TEXT_MEMBERS = frozenset(
     b"text content value arguments input thinking reasoning reasoning_content partial_json refusal completion code "
@@ -40,10 +42,16 @@ class JsonScan:
     ``wanted`` are paths of member names from the top of a document; their values, when they are objects, can be
     taken with ``members()``. ``text_bytes`` is the length, as it stands in the JSON, of what a model wrote: all
     strings under a name of ``TEXT_MEMBERS``, all that is under one of ``ARGUMENT_MEMBERS``.
+
+    ``encoded_strings`` and ``encoded_bytes`` are the values, longer than any word, that are pictures or sounds in
+    base64; only with ``finds_encoded``, because each value is looked at for it.
     """
 
-    def __init__(self, wanted: tuple[tuple[str, ...], ...] = ()) -> None:
+    def __init__(self, wanted: tuple[tuple[str, ...], ...] = (), *, finds_encoded: bool = False) -> None:
         self.text_bytes = 0
+        self.encoded_strings = self.encoded_bytes = 0
+        self._finds_encoded = finds_encoded
+        self._word = 0  # length of the value being read, as long as it may be base64; -1: it is not
         self._wanted = {tuple(name.encode() for name in path) for path in wanted}
         # For every open object the member being read, for every open array None; beyond _DEEPEST only a number.
         self._open: list[bytes | None] = []
@@ -112,12 +120,28 @@ class JsonScan:
         stop += self._escaped
         if self._is_text:
             self.text_bytes += stop - at
+        if self._finds_encoded and self._name is None:
+            self._read_word(data[at:stop], ended)
         if self._name is not None:
             self._name = (self._name + data[at:stop])[:_LONGEST_NAME]
         if ended:
             self._in_string = False
             self._after_name = self._name is not None
         return stop + ended
+
+    def _read_word(self, piece: bytes, ended: bool) -> None:
+        """Some of a value: count it as soon as it is too long for a word, and no more once it is not base64."""
+        counted = self._word if self._word > _LONGEST_WORD else 0
+        if self._word >= 0:
+            self._word = -1 if piece.translate(None, _BASE64) else self._word + len(piece)
+        if self._word > _LONGEST_WORD:
+            self.encoded_bytes += self._word - counted
+            self.encoded_strings += not counted
+        elif counted:
+            self.encoded_bytes -= counted
+            self.encoded_strings -= 1
+        if ended:
+            self._word = 0
 
     def _towards_value(self, data: bytes, at: int) -> int:
         """From the end of a member's name over the colon to the beginning of its value."""

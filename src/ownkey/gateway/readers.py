@@ -9,7 +9,7 @@ from __future__ import annotations
 from ownkey.gateway import sse
 from ownkey.gateway.dialects.dialect import Dialect
 from ownkey.gateway.dialects.reported import Reported
-from ownkey.gateway.estimates import BYTES_PER_AUDIO_TOKEN, BYTES_PER_TOKEN, tokens_of_text
+from ownkey.gateway.estimates import BYTES_PER_AUDIO_TOKEN, BYTES_PER_TOKEN, IMAGE_WRITTEN, tokens_of_text
 from ownkey.gateway.event_frames import CONTENT_TYPE, FrameCutter, FramesBroken, begins_frames
 from ownkey.gateway.json_scan import JsonScan
 
@@ -18,6 +18,11 @@ _EVENT_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BEGINNING = 256
 _ENOUGH_TO_TELL = 12
 _NO_EVENT = (b":message-type\x07\x00\x09exception", b":message-type\x07\x00\x05error")
+
+
+def _encoded_tokens(scan: JsonScan) -> int:
+    """What encoded strings count: each a picture, or sound that is longer than one."""
+    return max(scan.encoded_strings * IMAGE_WRITTEN, scan.encoded_bytes * 3 // 4 // BYTES_PER_AUDIO_TOKEN)
 
 
 class EventReader:
@@ -30,6 +35,7 @@ class EventReader:
         self._rest = b""
         self._deltas = 0
         self._text_bytes = 0
+        self._encoded_tokens = 0
         self._large: JsonScan | None = None  # reads an event that is too large to hold
 
     def take(self, data: bytes) -> None:
@@ -42,7 +48,7 @@ class EventReader:
             for event in whole.split(b"\n\n"):
                 self._read(event, may_report)
         if self._large is None and len(rest) > MOST_HELD:
-            self._large = JsonScan(self._dialect.usage_paths)
+            self._large = self._new_scan()
         if self._large is not None:
             self._large.take(rest)
             rest = b"\n" if rest.endswith(b"\n") else b""  # perhaps half of the blank line
@@ -76,17 +82,23 @@ class EventReader:
 
     def _read_large(self, rest: bytes) -> None:
         """The end of an event that was too large to hold, or such an event in one piece."""
-        scan, self._large = self._large or JsonScan(self._dialect.usage_paths), None
+        scan, self._large = self._large or self._new_scan(), None
         scan.take(rest)
         self._deltas += 1
         self._text_bytes += scan.text_bytes
+        self._encoded_tokens += _encoded_tokens(scan)
         for member in scan.members():
             self.reported = self._dialect.merged(self.reported, self._dialect.reported_in_body(member))
 
     def output_tokens(self) -> int:
         """About how many tokens the model wrote: one an event, or one for four bytes, whichever is more."""
-        large = self._large.text_bytes if self._large is not None else 0
-        return max(self._deltas, tokens_of_text(self._text_bytes + large))
+        text, encoded = self._text_bytes, self._encoded_tokens
+        if self._large is not None:
+            text, encoded = text + self._large.text_bytes, encoded + _encoded_tokens(self._large)
+        return max(self._deltas, tokens_of_text(text) + encoded)
+
+    def _new_scan(self) -> JsonScan:
+        return JsonScan(self._dialect.usage_paths, finds_encoded=True)
 
 
 class LineReader:
@@ -221,6 +233,26 @@ class DocumentReader:
         return tokens_of_text(self._scan.text_bytes)
 
 
+class WholeReader(DocumentReader):
+    """Reads a document whose members we do not know: all of it counts as written, pictures and sounds as such."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        super().__init__(dialect)
+        self._scan = JsonScan(dialect.usage_paths, finds_encoded=True)
+        self._length = 0
+
+    def take(self, data: bytes) -> None:
+        """The next bytes."""
+        super().take(data)
+        self._length += len(data)
+
+    def output_tokens(self) -> int:
+        """One token for four bytes; what is encoded by what it is."""
+        if self.failed:
+            return super().output_tokens()
+        return tokens_of_text(self._length - self._scan.encoded_bytes) + _encoded_tokens(self._scan)
+
+
 class TextReader:
     """Counts the bytes of a reply that has no structure for us: plain text, an unknown encoding."""
 
@@ -253,18 +285,22 @@ class SoundReader(TextReader):
 Reader = EventReader | FrameReader | LineReader | DocumentReader | TextReader
 
 
-def form_of(content_type: str, beginning: bytes, *, more_may_come: bool) -> type[Reader] | None:
+def form_of(kind: str, content_type: str, beginning: bytes, *, more_may_come: bool) -> type[Reader] | None:
     """Which of the readers a reply needs: by its first bytes, and by its content type where they do not tell.
 
-    Some providers send events as ``application/json`` or without a type. None: not enough bytes to tell yet.
+    Some providers send events as ``application/json`` or without a type. A transcript as text is what somebody said,
+    with whatever signs it begins. None: not enough bytes to tell yet.
     """
+    if kind == "transcription" and content_type.startswith("text/") and "event-stream" not in content_type:
+        return TextReader
     if CONTENT_TYPE in content_type:
         return FrameReader
     if "ndjson" in content_type or "stream+json" in content_type:
         return LineReader
     start = beginning[:_BEGINNING].removeprefix(b"\xef\xbb\xbf").lstrip()
+    document = WholeReader if kind == "unknown" else DocumentReader
     if start[:1] in (b"{", b"["):
-        return DocumentReader
+        return document
     if start.startswith(_EVENT_BEGINNINGS):
         return EventReader
     if more_may_come and len(start) < _ENOUGH_TO_TELL and len(beginning) < _BEGINNING:
@@ -275,4 +311,4 @@ def form_of(content_type: str, beginning: bytes, *, more_may_come: bool) -> type
         return EventReader
     if content_type.startswith("text/") or "subrip" in content_type or not content_type:
         return TextReader
-    return DocumentReader if "json" in content_type else SoundReader
+    return document if "json" in content_type else SoundReader

@@ -11,7 +11,16 @@ from ownkey.gateway.call import Call
 from ownkey.gateway.dialects.dialect import Headers
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.inflate import Inflater, knows
-from ownkey.gateway.readers import DocumentReader, EventReader, FrameReader, LineReader, Reader, TextReader, form_of
+from ownkey.gateway.readers import (
+    DocumentReader,
+    EventReader,
+    FrameReader,
+    LineReader,
+    Reader,
+    TextReader,
+    WholeReader,
+    form_of,
+)
 from ownkey.metering.usage import NOTHING_USED, Usage
 
 _MOST_UNREAD = 262_144
@@ -117,12 +126,13 @@ class ReplyWatch:
             return None
         dialect = self._call.endpoint.dialect
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        if data[:1] == b"{":
+        kind = self._call.endpoint.kind
+        if data[:1] == b"{" and kind != "transcription":
             return dialect.reported_in_body(data)
-        form = form_of(self._content_type.lower(), data, more_may_come=False)
+        form = form_of(kind, self._content_type.lower(), data, more_may_come=False)
         if form is EventReader:
             return dialect.reported_in_events(sse.with_line_feeds(data))
-        return dialect.reported_in_body(data) if form is DocumentReader else None
+        return dialect.reported_in_body(data) if form in (DocumentReader, WholeReader) else None
 
     def _is_exact(self, reported: Reported, finished: bool) -> bool:
         """Whether a report says all there is to say."""
@@ -158,7 +168,8 @@ class ReplyWatch:
             return
         data = b"".join(self._pieces)
         if self._reader is None:
-            form = form_of(self._content_type.lower(), data, more_may_come=more_may_come)
+            kind, content_type = self._call.endpoint.kind, self._content_type.lower()
+            form = form_of(kind, content_type, data, more_may_come=more_may_come)
             if form is None:
                 self._pieces = [data]
                 return

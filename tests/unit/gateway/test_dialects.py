@@ -192,7 +192,14 @@ DELTAS = [
     (OPENAI, {"type": "response.output_text.delta", "delta": "abc"}, "abc", 3),
     (OPENAI, {"type": "response.function_call_arguments.delta", "delta": "{}1"}, "", 3),
     (OPENAI, {"type": "response.output_text.done", "text": "abc"}, "", 0),
-    (OPENAI, {"type": "response.audio.delta", "delta": "AAAA"}, "", 0),
+    (OPENAI, {"type": "response.audio.delta", "delta": "A" * 4_000}, "", 12),
+    (OPENAI, {"type": "response.output_audio.delta", "delta": "A" * 4_000}, "", 12),
+    (OPENAI, {"type": "speech.audio.delta", "audio": "A" * 4_001}, "", 13),
+    (OPENAI, {"choices": [{"delta": {"audio": {"data": "A" * 4_000, "transcript": "abc"}}}]}, "", 15),
+    (OPENAI, {"choices": [{"delta": {"audio": {"id": "a", "expires_at": 5}}}]}, "", 0),
+    (OPENAI, {"choices": [{"delta": {"content": "abc", "images": [{}, {}]}}]}, "abc", 3 + 2 * 4_224),
+    (OPENAI, {"type": "response.image_generation_call.generating"}, "", 4_224),
+    (OPENAI, {"type": "response.image_generation_call.partial_image", "partial_image_b64": "AAAA"}, "", 0),
     (OPENAI, {"type": "content-delta", "delta": {"message": {"content": {"text": "abc"}}}}, "", 3),
     (ANTHROPIC, {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "hmm"}}, "", 3),
     (ANTHROPIC, {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": "{}1"}}, "", 3),
@@ -210,7 +217,10 @@ DELTAS = [
 
 @pytest.mark.parametrize(("dialect", "payload", "text", "emitted"), DELTAS)
 def test_deltas(dialect: Dialect, payload: Any, text: str, emitted: int) -> None:
-    """Thinking and tool arguments are written by the model but not shown; repetitions of the whole count nothing."""
+    """Thinking and tool arguments are written by the model but not shown; repetitions of the whole count nothing.
+
+    Sound and pictures are not shown either, and count as the text to which they compare.
+    """
     data = json.dumps(payload).encode()
     assert (dialect.text_of(data), dialect.emitted(data)) == (text, emitted)
 

@@ -59,6 +59,24 @@ def test_what_a_model_wrote_is_added_up() -> None:
 
 
 @pytest.mark.parametrize(
+    ("strings", "encoded"),
+    [
+        (["A" * 5_000, "data:image/png;base64," + "iVBORw0KGgo" * 500, "/9j/" * 100], [5_000, 5_522]),
+        (["word " * 2_000, "世" * 3_000, "A" * 4_096, "A" * 5_000 + "."], []),
+        (["A" * 9_000 + " B", "C" * 4_097], [4_097]),
+    ],
+)
+def test_what_is_encoded_is_told_from_text(strings: list[str], encoded: list[int]) -> None:
+    """Values of base64 longer than any word, wherever they are cut; names, words and text are none."""
+    document = json.dumps({"N" * 5_000: strings, "one": {"more": strings}}).encode()
+    for size in (1, 777, len(document)):
+        scan = JsonScan(finds_encoded=True)
+        for start in range(0, len(document), size):
+            scan.take(document[start : start + size])
+        assert (scan.encoded_strings, scan.encoded_bytes) == (2 * len(encoded), 2 * sum(encoded))
+
+
+@pytest.mark.parametrize(
     "junk",
     [
         b"",

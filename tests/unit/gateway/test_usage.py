@@ -23,6 +23,16 @@ from tests.unit.gateway.samples import (
     openai_chunk,
 )
 
+IN_PARTS = {"input_tokens": 9, "output_tokens": 5}
+DRAWN = {"image_gen": {"input_tokens": 50, "output_tokens": 6_240, "total_tokens": 6_290}, "web_search": {}}
+DEEP_RESEARCH = {
+    "prompt_tokens": 30,
+    "completion_tokens": 50,
+    "total_tokens": 80,
+    "citation_tokens": 120,
+    "num_search_queries": 5,
+    "reasoning_tokens": 300,
+}
 OPENAI_BODIES: list[tuple[Any, Usage | None]] = [
     ({"usage": OPENAI_USAGE}, Usage(25, 9, 8, 0, 4)),
     ({"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}, Usage(0, 0)),
@@ -53,6 +63,10 @@ OPENAI_BODIES: list[tuple[Any, Usage | None]] = [
     ({"usage": {"prompt_tokens": 9, "completion_tokens": 5, "num_cached_tokens": 6}}, Usage(9, 5, 6)),
     ({"usage": {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": None}}, Usage(9, 5)),
     ({"usage": {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": "odd"}}, Usage(9, 5)),
+    ({"usage": DEEP_RESEARCH}, Usage(150, 350, 0, 0, 300)),
+    ({"usage": {**DEEP_RESEARCH, "total_tokens": 500}}, Usage(150, 350, 0, 0, 300)),
+    ({"usage": {**DEEP_RESEARCH, "citation_tokens": None, "reasoning_tokens": 9}}, Usage(30, 50, 0, 0, 9)),
+    ({"usage": {**DEEP_RESEARCH, "citation_tokens": -7, "reasoning_tokens": "odd"}}, Usage(30, 50)),
     ({"usage": {"type": "duration", "seconds": 7.2}}, Usage(80, 0)),
     (
         {"usage": {"billed_units": {"input_tokens": 9.0, "output_tokens": 5.0}, "tokens": {"input_tokens": 900}}},
@@ -60,6 +74,13 @@ OPENAI_BODIES: list[tuple[Any, Usage | None]] = [
     ),
     ({"meta": {"billed_units": {"input_tokens": 9, "output_tokens": 5}}}, Usage(9, 5)),
     ({"meta": {"billed_units": {"search_units": 1}}}, None),
+    ({"usage": IN_PARTS, "tool_usage": DRAWN}, Usage(59, 6_245)),
+    ({"usage": IN_PARTS, "tool_usage": {"image_gen": {"input_tokens": 0, "output_tokens": 0}}}, Usage(9, 5)),
+    ({"usage": IN_PARTS, "tool_usage": {"image_gen": {"input_tokens": -1}, "web_search": 5}}, Usage(9, 5)),
+    ({"usage": IN_PARTS, "tool_usage": {"image_gen": 7}}, Usage(9, 5)),
+    ({"usage": IN_PARTS, "tool_usage": "odd"}, Usage(9, 5)),
+    ({"usage": None, "tool_usage": DRAWN}, Usage(50, 6_240)),
+    ({"usage": None, "tool_usage": {"image_gen": None}}, None),
     ({"response": {"usage": {}}, "x_groq": {"usage": None}, "delta": {"usage": {}}}, None),
     ({"x_groq": {"usage": {"prompt_tokens": 9, "completion_tokens": 5}}}, Usage(9, 5)),
     ({"prompt_eval_count": 9, "eval_count": 5, "response": "text", "done": True}, Usage(9, 5)),
@@ -75,10 +96,33 @@ OPENAI_BODIES: list[tuple[Any, Usage | None]] = [
 
 @pytest.mark.parametrize(("body", "usage"), OPENAI_BODIES)
 def test_openai_bodies(body: Any, usage: Usage | None) -> None:
-    """Every spelling of usage is read; cached and reasoning tokens are inside; a higher total is charged."""
+    """Every spelling of usage is read; cached and reasoning tokens are inside; a higher total is charged.
+
+    What deep research read and thought, and what a tool drew, stands beside the rest and is added.
+    """
     assert OPENAI.usage_in_body(json.dumps(body).encode()) == usage
 
 
+# A reply that was summed up first, and took advice; what the answer itself took is in the totals, too.
+STEPS = [
+    {
+        "type": "compaction",
+        "input_tokens": 900,
+        "cache_read_input_tokens": 10,
+        "cache_creation_input_tokens": 100,
+        "output_tokens": 300,
+    },
+    {"type": "message", "input_tokens": 3, "output_tokens": 1},
+    {
+        "type": "advisor_message",
+        "input_tokens": 120,
+        "output_tokens": 30,
+        "output_tokens_details": {"thinking_tokens": 40},
+    },
+    {"type": "fallback_message", "input_tokens": 2, "output_tokens": 1},
+    {"type": "compaction", "input_tokens": "odd", "output_tokens": -5},
+    {"type": "unheard of", "input_tokens": 7, "output_tokens": 7},
+]
 ANTHROPIC_BODIES: list[tuple[Any, Usage | None]] = [
     ({"usage": {"input_tokens": 10, "output_tokens": 4}}, Usage(10, 4)),
     (
@@ -105,6 +149,9 @@ ANTHROPIC_BODIES: list[tuple[Any, Usage | None]] = [
     ),
     ({"usage": {"input_tokens": 0, "output_tokens": 0}}, Usage(0, 0)),
     ({"usage": {"input_tokens": 5, "output_tokens": 2, "cache_creation": None}}, Usage(5, 2)),
+    ({"usage": {"input_tokens": 5, "output_tokens": 2, "iterations": STEPS}}, Usage(1_135, 332, 10, 100, 40)),
+    ({"usage": {"input_tokens": 5, "output_tokens": 2, "iterations": None}}, Usage(5, 2)),
+    ({"usage": {"input_tokens": 5, "output_tokens": 2, "iterations": ["odd", {"type": 5}]}}, Usage(5, 2)),
     (
         {
             "content": [{"type": "tool_use", "input": {"usage": {"input_tokens": 99}}}],
@@ -120,7 +167,7 @@ ANTHROPIC_BODIES: list[tuple[Any, Usage | None]] = [
 
 @pytest.mark.parametrize(("body", "usage"), ANTHROPIC_BODIES)
 def test_anthropic_bodies(body: Any, usage: Usage | None) -> None:
-    """Cached and cache-write tokens stand beside the input and are added to it."""
+    """Cached and cache-write tokens stand beside the input and are added to it, and so are steps beside the answer."""
     assert ANTHROPIC.usage_in_body(json.dumps(body).encode()) == usage
 
 
@@ -189,7 +236,6 @@ def responses(kind: str, usage: Any) -> bytes:
     return named(kind, {"response": {"id": "r", "output": [], "usage": usage}})
 
 
-IN_PARTS = {"input_tokens": 9, "output_tokens": 5}
 STREAMS = [
     ("openai", OPENAI_STREAM, Usage(25, 9, 8, 0, 4)),
     ("openai", OPENAI_STREAM.replace(b"\n", b"\r\n"), Usage(25, 9, 8, 0, 4)),
@@ -206,6 +252,11 @@ STREAMS = [
         Usage(3, 4),
     ),
     ("openai", responses("response.created", None) + responses("response.completed", IN_PARTS), Usage(9, 5)),
+    (
+        "openai",
+        named("response.completed", {"response": {"tool_usage": DRAWN, "usage": IN_PARTS}}),
+        Usage(59, 6_245),
+    ),
     ("openai", responses("response.incomplete", IN_PARTS), Usage(9, 5)),
     ("openai", responses("response.failed", IN_PARTS), Usage(9, 5)),
     ("openai", responses("response.failed", None), None),
@@ -233,6 +284,13 @@ STREAMS = [
         ANTHROPIC_STREAM
         + named("message_delta", {"usage": {"input_tokens": 20, "output_tokens": 30, "cache_read_input_tokens": None}}),
         Usage(25, 30, 5),
+    ),
+    (
+        "anthropic",
+        ANTHROPIC_STREAM
+        + named("message_delta", {"usage": {"output_tokens": 12, "iterations": STEPS}})
+        + named("message_delta", {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 13}}),
+        Usage(1_145, 343, 15, 100, 40),
     ),
     ("gemini", GEMINI_STREAM, Usage(7, 11, 0, 0, 3)),
     ("gemini", GEMINI_STREAM.replace(b"\r\n", b"\n"), Usage(7, 11, 0, 0, 3)),
@@ -263,6 +321,7 @@ def test_streams(dialect: Any, stream: bytes, usage: Usage | None) -> None:
         b'{"type":"\xff","usage":{"prompt_tokens":"\xff"}}',
         b"[" * 200_000,
         b'{"usage":' * 5_000,
+        b'{"usageMetadata":{"promptTokenCount":NaN},"usage":{"total_input_tokens":NaN,"input_tokens":1e}}',
         b"data: {\n\n",
         b'"usage"',
         b'data: "usage"\n\n',

@@ -160,6 +160,19 @@ def test_a_missing_part_is_estimated_and_the_rest_kept() -> None:
     assert watched(embedding, b'{"data":[],"usage":{"prompt_tokens":7}}', JSON) == Usage(7, 0)
 
 
+@pytest.mark.parametrize("size", [8_000, 1_300_000])
+def test_a_picture_in_an_interrupted_stream_counts(size: int) -> None:
+    """A picture that has passed counts as one, also where its event is too large to hold, or not at its end."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * size}}
+    chunk = {"choices": [{"index": 0, "delta": {"content": "", "images": [image]}, "finish_reason": None}]}
+    assert watched(streamed("openai"), events(chunk), finished=False).output_tokens == 1_056
+    if size > 1_200_000:
+        watch = ReplyWatch(streamed("openai"), EVENTS, "")
+        for start in range(0, 1_200_000, 99_999):
+            watch.feed(events(chunk)[start : start + 99_999])
+        assert watch.output_so_far() == 1_056
+
+
 def test_an_interrupted_anthropic_stream_knows_its_input() -> None:
     """The first event has the exact input; the output is what was seen, at least what was reported."""
     cut = ANTHROPIC_STREAM[: ANTHROPIC_STREAM.index(b"event: content_block_stop")]
@@ -256,6 +269,9 @@ def test_a_call_that_generates_nothing_uses_nothing() -> None:
         ("/v1/audio/speech", b"\xff\xfb" * 5_000, "audio/mpeg", 10),
         ("/v1/audio/transcriptions", b'{"text":"twelve gulls"}', JSON, 3),
         ("/v1/audio/transcriptions", b"twelve gulls", "text/plain", 3),
+        ("/v1/audio/transcriptions", b"[Music] twelve gulls", "text/plain; charset=utf-8", 5),
+        ("/v1/audio/transcriptions", b"{laughs} twelve gulls", "text/vtt", 6),
+        ("/v1/audio/transcriptions", b"id: twelve gulls\n\n", "text/plain", 5),
         ("/v1/embeddings", b'{"data":[{"embedding":[0.1,0.2]}]}', JSON, 0),
     ],
 )
@@ -263,6 +279,35 @@ def test_what_is_not_chat_has_figures_of_its_own(path: str, reply: bytes, conten
     """Images, speech, transcripts and embeddings without usage are estimated as what they are."""
     read = call(body={"model": "m", "input": "x", "n": 2}, path=path)
     assert watched(read, reply, content_type) == Usage(read.input_estimate(), output, estimated=True)
+
+
+@pytest.mark.parametrize(
+    ("reply", "output"),
+    [
+        ({"pages": [{"index": 0, "markdown": "text " * 8_000}]}, 10_011),
+        ({"base64": ["A" * 400_000], "finishReason": "SUCCESS"}, 1_056 + 11),
+        ({"audio": "A" * 4_000_000}, 3_000 + 4),
+        ({"vectors": [[0.25] * 4_000]}, 6_004),
+        ({"markdown": "text " * 8_000, "usage": {"prompt_tokens": 7, "completion_tokens": 5}}, 5),
+    ],
+)
+def test_all_of_an_unknown_reply_counts(reply: dict[str, Any], output: int) -> None:
+    """At a path that we do not know, whatever comes was written by somebody, unless usage says how much was."""
+    read = call("mistral", {"model": "m"}, "/v1/unheard-of")
+    whole = json.dumps(reply).encode()
+    usage = watched(read, whole, JSON)
+    assert (usage.output_tokens, usage.estimated) == (output, "usage" not in reply)
+    watch = ReplyWatch(read, JSON, "")
+    for start in range(0, len(whole), 99_999):
+        watch.feed(whole[start : start + 99_999])
+        watch.output_so_far()
+    assert watch.usage(True) == usage
+
+
+def test_a_refusal_at_an_unknown_path_costs_nothing() -> None:
+    """A reply that is only an error generated nothing there, either."""
+    read = call("mistral", {"model": "m"}, "/v1/unheard-of")
+    assert watched(read, b'{"error":{"message":"no","code":402}}', JSON) == NOTHING_USED
 
 
 def held(watch: ReplyWatch) -> int:
@@ -288,6 +333,21 @@ def flood(beginning: bytes, filling: bytes, end: bytes, times: int) -> Any:
     for _ in range(times):
         yield filling
     yield end
+
+
+@pytest.mark.parametrize("usage_first", [True, False])
+@pytest.mark.parametrize("size", [100, 5_000_000])
+def test_what_a_tool_drew_counts_beside_a_picture_of_any_size(size: int, usage_first: bool) -> None:
+    """The tokens of a picture that a tool drew are added, also where the reply is too large to hold, in any order."""
+    counts: list[tuple[str, Any]] = [
+        ("usage", {"input_tokens": 9, "output_tokens": 5}),
+        ("tool_usage", {"image_gen": {"input_tokens": 50, "output_tokens": 6_240, "total_tokens": 6_290}}),
+    ]
+    picture = {"type": "image_generation_call", "result": "A" * size}
+    reply = {"status": "completed", "output": [picture], **dict(counts if usage_first else counts[::-1])}
+    asked = call("openai", {"model": "m", "input": "a cat"}, "/v1/responses")
+    assert watched(asked, json.dumps(reply).encode(), JSON) == Usage(59, 6_245)
+    assert watched(asked, named("response.completed", {"response": reply})) == Usage(59, 6_245)
 
 
 LARGE_USAGE = b'"usage":{"prompt_tokens":5,"completion_tokens":6}}'

@@ -2,7 +2,9 @@
 
 Usage in a stream is split: ``message_start`` has the input, every ``message_delta`` a cumulative output (and
 sometimes the input again). So reports are merged by field, the last of each winning, and never added. Cached and
-cache-write tokens stand beside ``input_tokens``, not inside.
+cache-write tokens stand beside ``input_tokens``, not inside. So do the steps that are no part of the answer: the
+summary of a conversation that grew too long, and the advice of another model, are in ``iterations`` only
+(https://platform.claude.com/docs/en/build-with-claude/compaction).
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ import msgspec
 
 from ownkey.errors import OwnkeyError
 from ownkey.gateway import sse
-from ownkey.gateway.dialects.anthropic_documents import Document, Event
+from ownkey.gateway.dialects.anthropic_documents import Counts, Document, Event, Iteration
 from ownkey.gateway.dialects.counts import count
 from ownkey.gateway.dialects.dialect import Headers, Message
 from ownkey.gateway.dialects.error_shapes import extra_members, words_for
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.json_scan import UNREADABLE, text_bytes
-from ownkey.metering.usage import Usage
+from ownkey.metering.usage import NOTHING_USED, Usage
 
 _TAKEN = frozenset({"type", "message", "code"})
 _MARKER = b'"usage"'
@@ -30,6 +32,43 @@ CHAT_MAX_TOKENS = 8_192
 
 _documents = msgspec.json.Decoder(Document)
 _events = msgspec.json.Decoder(Event)
+_iterations = msgspec.json.Decoder(list[Iteration] | None)
+# Of all iterations, those that the other figures leave out.
+_BESIDE = ("compaction", "advisor_message")
+
+
+def _counted(
+    usage: Counts, *, final: bool = False, provisional: bool = False, beside: Usage = NOTHING_USED
+) -> Reported:
+    written = count(usage.cache_creation_input_tokens)
+    if written is None and usage.cache_creation is not None:
+        parts = usage.cache_creation
+        short, long = count(parts.ephemeral_5m_input_tokens), count(parts.ephemeral_1h_input_tokens)
+        written = None if short is None and long is None else (short or 0) + (long or 0)
+    details = usage.output_tokens_details
+    return Reported(
+        count(usage.input_tokens),
+        count(usage.output_tokens),
+        count(usage.cache_read_input_tokens),
+        written,
+        count(details.thinking_tokens) if details is not None else None,
+        cache_outside=True,
+        final=final,
+        provisional=provisional,
+        beside=beside,
+    )
+
+
+def _beside(iterations: msgspec.Raw) -> Usage:
+    """What the steps used that the other figures leave out; those that cannot be read are left out, too."""
+    used = NOTHING_USED
+    try:
+        for step in _iterations.decode(iterations) or ():
+            if step.type in _BESIDE:
+                used = used.plus(_counted(step).usage())
+    except UNREADABLE:
+        pass
+    return used
 
 
 def _read(payload: bytes) -> Reported | None:
@@ -41,22 +80,12 @@ def _read(payload: bytes) -> Reported | None:
     usage = found.usage or (found.message.usage if found.message is not None else None)
     if usage is None:
         return None
-    written = count(usage.cache_creation_input_tokens)
-    if written is None and usage.cache_creation is not None:
-        parts = usage.cache_creation
-        short, long = count(parts.ephemeral_5m_input_tokens), count(parts.ephemeral_1h_input_tokens)
-        written = None if short is None and long is None else (short or 0) + (long or 0)
-    details = usage.output_tokens_details
-    reported = Reported(
-        count(usage.input_tokens),
-        count(usage.output_tokens),
-        count(usage.cache_read_input_tokens),
-        written,
-        count(details.thinking_tokens) if details is not None else None,
-        cache_outside=True,
+    reported = _counted(
+        usage,
         # message_start counts only the first tokens; a plain message and the last message_delta count all.
         final=found.message is None and (found.delta is None or found.delta.stop_reason is not None),
         provisional=found.message is not None,
+        beside=_beside(usage.iterations) if usage.iterations else NOTHING_USED,
     )
     return reported if reported.input_tokens is not None or reported.output_tokens is not None else None
 

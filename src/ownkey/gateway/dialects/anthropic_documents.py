@@ -21,7 +21,7 @@ class OutputDetails(msgspec.Struct):
 
 
 class Counts(msgspec.Struct):
-    """The format's ``usage``."""
+    """Tokens of a reply, or of one step of it."""
 
     input_tokens: Any = None
     output_tokens: Any = None
@@ -31,10 +31,22 @@ class Counts(msgspec.Struct):
     output_tokens_details: OutputDetails | None = None
 
 
+class Iteration(Counts):
+    """One step of a reply, and what it was for."""
+
+    type: Any = None
+
+
+class Total(Counts):
+    """The format's ``usage``."""
+
+    iterations: msgspec.Raw = msgspec.Raw(b"")
+
+
 class Begun(msgspec.Struct):
     """The message that a stream begins with."""
 
-    usage: Counts | None = None
+    usage: Total | None = None
 
 
 class Stop(msgspec.Struct):
@@ -47,7 +59,7 @@ class Document(msgspec.Struct):
     """The members of a reply, or of one event, that usage can be in."""
 
     type: str | None = None
-    usage: Counts | None = None
+    usage: Total | None = None
     message: Begun | None = None
     delta: Stop | None = None
 

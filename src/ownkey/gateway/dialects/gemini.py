@@ -8,6 +8,7 @@ tool-use prompts beside the prompt, cached input inside the prompt. A stream is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -73,7 +74,8 @@ class GeminiDialect:
         scan.take(body)
         reported: Reported | None = None
         for member in scan.members():
-            reported = self.merged(reported, read_chunk(_chunks.decode(member)))
+            with suppress(*UNREADABLE):
+                reported = self.merged(reported, read_chunk(_chunks.decode(member)))
         return reported
 
     def reported_in_events(self, data: bytes) -> Reported | None:

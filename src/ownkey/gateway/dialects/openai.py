@@ -17,11 +17,14 @@ from ownkey.gateway.dialects.error_shapes import extra_members, words_for
 from ownkey.gateway.dialects.openai_documents import Delta, Document, ErrorEvent, Event
 from ownkey.gateway.dialects.openai_usage import decode, read_document
 from ownkey.gateway.dialects.reported import Reported
+from ownkey.gateway.estimates import BYTES_PER_AUDIO_TOKEN, BYTES_PER_TOKEN, IMAGE_WRITTEN
 from ownkey.gateway.json_scan import UNREADABLE, text_bytes
 from ownkey.metering.usage import Usage
 
 _TAKEN = frozenset({"message", "type", "param", "code"})
 _CHAT_ENDS = (b"[DONE]",)
+_PICTURE_BEGUN = "response.image_generation_call.generating"  # once for each; parts of it may follow, or the whole
+_IMAGE_AS_TEXT_BYTES = IMAGE_WRITTEN * BYTES_PER_TOKEN
 _RESPONSE_ENDS = (b"[DONE]", b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 
 
@@ -35,10 +38,20 @@ def _length(text: str | None) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
+def _sound_as_text(encoded: str | None) -> int:
+    """Bytes of the text to which sound in base64 compares in tokens."""
+    return -(-len(encoded or "") * 3 * BYTES_PER_TOKEN // (4 * BYTES_PER_AUDIO_TOKEN))
+
+
 def _delta_length(delta: Delta) -> int:
+    length = 0
+    if delta.audio is not None:
+        length = _sound_as_text(delta.audio.data) + _length(delta.audio.transcript)
+    if delta.images:
+        length += len(delta.images) * _IMAGE_AS_TEXT_BYTES
     if delta.content:
-        return _length(delta.content)
-    length = (_length(delta.reasoning_content) or _length(delta.reasoning)) + _length(delta.refusal)
+        return length + _length(delta.content)
+    length += (_length(delta.reasoning_content) or _length(delta.reasoning)) + _length(delta.refusal)
     for call in delta.tool_calls or ():
         if call.function is not None:
             length += _length(call.function.name) + _length(call.function.arguments)
@@ -51,7 +64,14 @@ class OpenAIDialect:
     """OpenAI's format; also Azure's, Groq's, Mistral's and every other that took it over."""
 
     name = "openai"
-    usage_paths: tuple[tuple[str, ...], ...] = (("usage",), ("response", "usage"), ("x_groq", "usage"), ("meta",))
+    usage_paths: tuple[tuple[str, ...], ...] = (
+        ("usage",),
+        ("response", "usage"),
+        ("x_groq", "usage"),
+        ("meta",),
+        ("tool_usage",),
+        ("response", "tool_usage"),
+    )
     event_gap = b"\n\n"
 
     def reported_in_headers(self, _headers: Headers) -> Reported | None:
@@ -83,8 +103,14 @@ class OpenAIDialect:
         return said > 0 and said > payload.count(b'"usage":null') + payload.count(b'"usage": null')
 
     def merged(self, earlier: Reported | None, later: Reported | None) -> Reported | None:
-        """The later report: every report is of the whole reply so far."""
-        return later or earlier
+        """The later report: every report is of the whole reply so far, but for what tools used, if it comes alone."""
+        if earlier is None or later is None:
+            return later or earlier
+        if later.input_tokens is None and later.output_tokens is None:
+            earlier, later = later, earlier
+        if later.beside.total_tokens or not earlier.beside.total_tokens:
+            return later
+        return msgspec.structs.replace(later, beside=earlier.beside)
 
     def usage_in_body(self, body: bytes) -> Usage | None:
         """The usage a JSON reply reports, None if it reports none."""
@@ -97,7 +123,9 @@ class OpenAIDialect:
         return reported.usage() if reported else None
 
     def emitted(self, payload: bytes) -> int:
-        """UTF-8 bytes of text, reasoning and tool arguments in one chunk or ``*.delta`` event."""
+        """UTF-8 bytes of text, reasoning and tool arguments in one chunk or ``*.delta`` event; sound and pictures as
+        the text to which they compare.
+        """
         try:
             event = _events.decode(payload)
         except (msgspec.ValidationError, UnicodeDecodeError):
@@ -109,9 +137,12 @@ class OpenAIDialect:
             for choice in event.choices:
                 written += _length(choice.text) + (0 if choice.delta is None else _delta_length(choice.delta))
             return written
-        if event.delta and event.type and event.type.endswith(".delta") and ".audio.delta" not in event.type:
-            return _length(event.delta)
-        return 0
+        kind = event.type or ""
+        if kind.endswith("audio.delta"):
+            return _sound_as_text(event.delta or event.audio)
+        if kind == _PICTURE_BEGUN:
+            return _IMAGE_AS_TEXT_BYTES
+        return _length(event.delta) if kind.endswith(".delta") else 0
 
     def is_error(self, payload: bytes) -> bool:
         """Whether the data has an ``error`` member, or is a Responses ``error`` event."""

@@ -39,7 +39,8 @@ class Counts(msgspec.Struct):
     prompt_cache_hit_tokens: Count = None  # DeepSeek
     cached_tokens: Count = None  # Cohere, Moonshot
     num_cached_tokens: Count = None  # Mistral
-    reasoning_tokens: Count = None  # Perplexity
+    reasoning_tokens: Count = None  # Perplexity, as the next
+    citation_tokens: Count = None
     seconds: Count = None  # transcription billed by duration
     prompt_audio_seconds: Count = None  # Mistral, beside tokens
     billed_units: Units | None = None  # Cohere
@@ -58,11 +59,18 @@ class Groq(msgspec.Struct):
     usage: Counts | None = None
 
 
+class Tools(msgspec.Struct):
+    """What tools used that are models of their own."""
+
+    image_gen: Counts | None = None
+
+
 class Nested(msgspec.Struct):
     """Usage inside another object."""
 
     usage: Counts | None = None
     meta: Counts | None = None
+    tool_usage: Tools | None = None
 
 
 class Document(msgspec.Struct):
@@ -75,6 +83,7 @@ class Document(msgspec.Struct):
     response: Nested | str | None = None
     delta: Nested | str | None = None
     meta: Counts | None = None
+    tool_usage: Tools | None = None
     prompt_eval_count: Count = None
     eval_count: Count = None
     task: str | None = None  # of a transcription in detail, which has its duration (OpenAI, Groq)
@@ -94,6 +103,13 @@ class ToolCall(msgspec.Struct):
     function: Function | None = None
 
 
+class Sound(msgspec.Struct):
+    """Some of a spoken answer, in base64, and what is said in it."""
+
+    data: str | None = None
+    transcript: str | None = None
+
+
 class Delta(msgspec.Struct):
     """What one chunk adds to a choice."""
 
@@ -103,6 +119,8 @@ class Delta(msgspec.Struct):
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     function_call: Function | None = None
+    audio: Sound | None = None
+    images: list[msgspec.Raw] | None = None  # OpenRouter
 
 
 class Choice(msgspec.Struct):
@@ -118,6 +136,7 @@ class Event(msgspec.Struct):
     choices: list[Choice] | None = None
     type: str | None = None
     delta: str | None = None
+    audio: str | None = None
 
 
 class ErrorEvent(msgspec.Struct):

@@ -1,8 +1,10 @@
 """Where OpenAI, and everyone who took over its format, reports usage.
 
 Chat: ``usage.prompt_tokens``, cached input and reasoning inside; Responses, images, transcriptions:
-``usage.input_tokens``. Streams: a last chunk with empty ``choices``, ``response.completed``, Groq's
-``x_groq.usage``; Perplexity in every chunk. Cohere: ``billed_units``. Ollama: ``eval_count``.
+``usage.input_tokens``, and ``tool_usage.image_gen`` for pictures that a tool of Responses drew. Streams: a last chunk
+with empty ``choices``, ``response.completed``, Groq's ``x_groq.usage``; Perplexity in every chunk. What Perplexity's
+deep research read and thought stands beside the rest (https://docs.perplexity.ai/getting-started/pricing). Cohere:
+``billed_units``. Ollama: ``eval_count``.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from typing import Any
 import msgspec
 
 from ownkey.gateway.dialects.counts import count, reconciled
-from ownkey.gateway.dialects.openai_documents import Count, Counts, Details, Document, Ended, Groq, Nested, Units
+from ownkey.gateway.dialects.openai_documents import Count, Counts, Details, Document, Ended, Groq, Nested, Tools, Units
 from ownkey.gateway.dialects.reported import Reported
 from ownkey.gateway.estimates import AUDIO_TOKENS_PER_SECOND
 from ownkey.gateway.json_scan import UNREADABLE
 
 _NO_DETAILS = Details()
 _NO_UNITS = Units()
+_NOTHING = Reported()
 
 
 def _reported(usage: Counts, final: bool) -> Reported | None:
@@ -33,16 +36,18 @@ def _reported(usage: Counts, final: bool) -> Reported | None:
     incoming, outgoing = count(incoming), count(outgoing)
     if incoming is None and outgoing is None and total is None:
         return _of_sound(usage.prompt_audio_seconds if usage.seconds is None else usage.seconds)
+    written = usage.completion_tokens_details or usage.output_tokens_details or _NO_DETAILS
+    reasoning = count(written.reasoning_tokens if written.reasoning_tokens is not None else usage.reasoning_tokens)
+    if usage.citation_tokens is not None:
+        incoming, outgoing = (incoming or 0) + (count(usage.citation_tokens) or 0), (outgoing or 0) + (reasoning or 0)
     incoming, outgoing = reconciled(incoming, outgoing, total)
     read = usage.prompt_tokens_details or usage.input_tokens_details or _NO_DETAILS
-    written = usage.completion_tokens_details or usage.output_tokens_details or _NO_DETAILS
     cached = read.cached_tokens
     if cached is None:
         cached = usage.prompt_cache_hit_tokens
         if cached is None:
             cached = usage.cached_tokens if usage.cached_tokens is not None else usage.num_cached_tokens
-    reasoning = written.reasoning_tokens if written.reasoning_tokens is not None else usage.reasoning_tokens
-    return Reported(incoming, outgoing, count(cached), count(read.cache_write_tokens), count(reasoning), final=final)
+    return Reported(incoming, outgoing, count(cached), count(read.cache_write_tokens), reasoning, final=final)
 
 
 def _of_sound(seconds: Count) -> Reported | None:
@@ -63,6 +68,18 @@ def _is_last(choices: list[Ended] | None) -> bool:
 
 def read_document(found: Document) -> Reported | None:
     """What one decoded reply or event reports; None if nothing."""
+    reported = _read_answer(found)
+    tools = found.tool_usage
+    if tools is None and isinstance(found.response, Nested):
+        tools = found.response.tool_usage
+    if tools is None or tools.image_gen is None or (drawn := _reported(tools.image_gen, True)) is None:
+        return reported
+    beside = drawn.usage()
+    return msgspec.structs.replace(reported or _NOTHING, beside=beside) if beside.total_tokens else reported
+
+
+def _read_answer(found: Document) -> Reported | None:
+    """The same without what tools used."""
     if found.usage is not None:
         reported = _reported(found.usage, _is_last(found.choices))
         if reported is not None:
@@ -102,6 +119,8 @@ def decode(data: bytes) -> Document | None:
 _SHAPES: dict[str, Any] = {
     "usage": Counts,
     "meta": Counts,
+    "tool_usage": Tools,
+    "image_gen": Counts,
     "x_groq": Groq,
     "response": Nested,
     "delta": Nested,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ownkey.metering.usage import Usage
+from ownkey.metering.usage import NOTHING_USED, Usage
 
 
 class Reported(msgspec.Struct, frozen=True):
@@ -13,6 +13,7 @@ class Reported(msgspec.Struct, frozen=True):
     ``cache_outside`` says that cached and cache-write tokens are not part of ``input_tokens`` (Anthropic).
     ``final`` says that the provider will not report a higher figure: the reply was complete at that point;
     ``provisional`` that the output is only what it began with, whatever comes after (Anthropic's first event).
+    ``beside`` is what the provider did within the call and bills, but leaves out of the other figures.
     """
 
     input_tokens: int | None = None
@@ -23,6 +24,7 @@ class Reported(msgspec.Struct, frozen=True):
     cache_outside: bool = False
     final: bool = False
     provisional: bool = False
+    beside: Usage = NOTHING_USED
 
     def whole_input(self) -> int | None:
         """All input tokens, cached ones included; None if the provider said nothing."""
@@ -32,12 +34,14 @@ class Reported(msgspec.Struct, frozen=True):
 
     def usage(self) -> Usage:
         """The usage as reported; what was not reported is zero."""
-        return Usage(
-            self.whole_input() or 0,
-            self.output_tokens or 0,
-            self.cached_input_tokens or 0,
-            self.cache_write_tokens or 0,
-            self.reasoning_tokens or 0,
+        return self.beside.plus(
+            Usage(
+                self.whole_input() or 0,
+                self.output_tokens or 0,
+                self.cached_input_tokens or 0,
+                self.cache_write_tokens or 0,
+                self.reasoning_tokens or 0,
+            )
         )
 
     def updated_by(self, later: Reported) -> Reported:
@@ -51,4 +55,5 @@ class Reported(msgspec.Struct, frozen=True):
             later.cache_outside,
             later.final,
             later.provisional,
+            later.beside if later.beside.total_tokens else self.beside,
         )
