@@ -52,6 +52,12 @@ async def test_another_method(client_for: Callable[[str], Browser]) -> None:
     assert reply.headers["allow"] == "GET, HEAD, POST"
 
 
+async def test_a_slash_at_the_end(client_for: Callable[[str], Browser]) -> None:
+    """A path with a slash at its end is another one: nobody is sent on to the host that a request names."""
+    for path in ("/settings/account/", "/sign-in/", "/static/", "/static"):
+        reply = await client_for("user").get(path, headers={"host": "evil.test"})
+        assert (reply.status_code, reply.headers.get("location")) == (404, None), path
+
 
 @pytest.mark.parametrize(
     ("path", "accept"),

@@ -133,6 +133,8 @@ PAGES: tuple[Page, ...] = (
 
 def mount(app: FastAPI) -> None:
     """Add the pages, their static files, and what surrounds every reply, to the application."""
+    # With a slash at its end a path is another one. Starlette would send people on to the host that the request names.
+    app.router.redirect_slashes = False
     for page in PAGES:
         app.add_route(page.path, guarded(page), methods=[page.method], include_in_schema=False)
     app.mount("/static", _Static(directory=STATIC))

@@ -122,3 +122,9 @@ async def test_head(acme: Acme) -> None:
         replies = [await acme.ask(each, path, token) for each in ("GET", "HEAD")]
         assert len({(reply.status_code, reply.headers["content-type"]) for reply in replies}) == 1
     assert (await acme.ask("HEAD", "/me", None)).status_code == 401
+
+
+async def test_a_slash_at_the_end(acme: Acme) -> None:
+    """A path with a slash at its end is another one: nobody is sent on to the host that a request names."""
+    reply = await acme.ask("GET", "/me/", await acme.token(Role.OWNER))
+    assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
