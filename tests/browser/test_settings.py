@@ -36,19 +36,32 @@ def test_keys_and_members_without_script(signed_in: Callable[..., Page]) -> None
 
 
 def test_roles(signed_in: Callable[..., Page]) -> None:
-    """A role chosen is in effect at once and confirmed; with the arrow keys one may pass roles on the way."""
+    """A role chosen is in effect at once and confirmed; with the keyboard it waits for Enter or a button."""
     page = signed_in("admin")
     page.goto("/settings/members")
     role = page.get_by_label("General: role of User Name")
     role.select_option("admin")
     expect(page.get_by_text("User Name is now Admin in General.")).to_be_visible()
     expect(role).to_have_value("admin")
+    change = page.get_by_role("button", name="Change role")
+    expect(change).to_be_hidden()
     role.focus()
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowUp")
     expect(role).to_have_value("user")
     page.keyboard.press("Tab")
+    expect(change).to_be_focused()
+    page.keyboard.press("Enter")
     expect(page.get_by_text("User Name is now User in General.")).to_be_visible()
+    role.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("User Name is now Developer in General.")).to_be_visible()
+    role.focus()
+    page.keyboard.press("ArrowDown")
+    expect(change).to_be_visible()
+    page.keyboard.press("ArrowUp")
+    expect(change).to_be_hidden()
 
 
 def test_token(signed_in: Callable[..., Page]) -> None:
