@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -32,7 +33,7 @@ from ownkey.web.pages import (
     usage,
     workspace,
 )
-from ownkey.web.rendering import STATIC
+from ownkey.web.rendering import STATIC, version
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -163,6 +164,6 @@ class _Static(StaticFiles):
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
         response = super().file_response(full_path, stat_result, scope, status_code)
-        versioned = scope["query_string"].startswith(b"v=")
-        response.headers["cache-control"] = "public, max-age=31536000, immutable" if versioned else "no-cache"
+        current = scope["query_string"].decode("latin-1") == version(Path(full_path))
+        response.headers["cache-control"] = "public, max-age=31536000, immutable" if current else "no-cache"
         return response
