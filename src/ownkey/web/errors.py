@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 
+from ownkey.accounts.sessions import SignedIn
 from ownkey.errors import Conflict, Expired, Forbidden, Internal, InvalidRequest, NotFound, OwnkeyError, RequestTooLarge
+from ownkey.web import session
 from ownkey.web.rendering import render
 from ownkey.web.session import ConfirmationRequired, SignInRequired
 
@@ -53,15 +55,25 @@ async def show(request: Request, error: Exception) -> Response:
     response = render(
         request,
         "error.html",
-        signed_in=getattr(request.state, "signed_in", None),
+        signed_in=await _signed_in(request, status),
         status=status,
         title=_TITLES.get(status, "That did not work"),
         message=told.message,
         request_id=getattr(request.state, "request_id", ""),
-        retry=status >= 500,
+        retry=session.way_back(request) if status >= 500 else "",
     )
     response.headers.update(told.headers)
     return response
+
+
+async def _signed_in(request: Request, status: int) -> SignedIn | None:
+    """Who is signed in; nobody has asked yet if there is no such page. After a failure of ours only if it is known."""
+    if status >= 500:
+        return getattr(request.state, "signed_in", None)
+    try:
+        return await session.current(request)
+    except OwnkeyError:
+        return None
 
 
 def wants_json(request: Request) -> bool:
