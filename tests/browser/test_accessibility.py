@@ -17,7 +17,13 @@ SETTINGS = [
     *("account", "security", "workspace", "members", "integrations", "usage", "developer"),
     *("organization", "audit", "billing"),
 ]
-OF_EVERYONE = ["/assistant", "/settings/account", "/settings/integrations", "/settings/usage"]
+OF_EVERYONE = [
+    "/assistant",
+    "/assistant/conversations",
+    "/settings/account",
+    "/settings/integrations",
+    "/settings/usage",
+]
 OF_THE_OWNER = [
     *[f"/settings/{name}" for name in SETTINGS],
     "/settings/integrations/openai",
@@ -99,6 +105,11 @@ def test_states(window: str, signed_in: Callable[..., Page]) -> None:
     page.get_by_label("Message", exact=True).fill("Make a list")
     page.keyboard.press("Enter")
     expect(page.get_by_text("billed to the allowance")).to_be_visible()
+    check(page)
+    page.goto("/assistant/conversations")
+    check(page)
+    page.get_by_role("link", name="Delete Make a list").click()
+    expect(page.get_by_role("heading", name="Delete this conversation?")).to_be_visible()
     check(page)
     page.goto("/settings/usage")
     page.get_by_text("Numbers by day").click()

@@ -22,6 +22,7 @@ from ownkey.web.pages import (
     audit,
     billing,
     caps,
+    conversations,
     developer,
     help,
     integrations,
@@ -64,6 +65,8 @@ PAGES: tuple[Page, ...] = (
     # The assistant, and help
     Page("GET", "/assistant", assistant.show, Action.ASSISTANT_USE),
     Page("POST", "/assistant/messages", assistant.send, Action.ASSISTANT_USE),
+    Page("GET", "/assistant/conversations", conversations.show, Action.ASSISTANT_USE),
+    Page("GET", "/assistant/{conversation}/delete", conversations.confirm_removal, Action.ASSISTANT_USE),
     Page("GET", "/assistant/{conversation}", assistant.open_conversation, Action.ASSISTANT_USE),
     Page("POST", "/assistant/{conversation}/delete", assistant.remove, Action.ASSISTANT_USE),
     Page("GET", "/help", help.index, None),
