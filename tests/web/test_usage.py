@@ -304,3 +304,4 @@ async def test_a_plan_without_tokens(client_for: Callable[[str], Browser], node:
             text = (await client_for("owner").page(path)).text
             assert "The Professional plan includes no AI tokens. Connect your own provider key" in text
             assert "paused until" not in text
+            assert "Resets on" not in text
