@@ -126,8 +126,9 @@ What a call holds is counted with the weights as well, so that it covers all the
 name goes before a pattern, a longer pattern before a shorter one; kinds that a model's table leaves out count as for
 every model. Own keys are not concerned.
 
-An organization on a plan that is not in the file any more is refused until it has another one
-(`ownkey plans set`).
+A plan that is taken out of the file includes nothing any more. The AI requests of organizations that are still on it
+are refused until they have another one, which the owner chooses under *Settings → Billing*, or you with
+`ownkey plans set`; at the start the log names such plans.
 
 ## Key encryption keys
 

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from prometheus_client import REGISTRY, start_http_server
 
+from ownkey.accounts import subscriptions
 from ownkey.api.urls import mount as mount_api
 from ownkey.db import schema
 from ownkey.db.engine import Database, database_url
@@ -90,6 +91,9 @@ async def open_node(settings: Settings, lookup: Lookup = look_up) -> Node:
         raise Unavailable("The database's schema is not up to date. Run 'ownkey migrate', then start again.")
     catalogue = read_catalogue(settings.plans_file)
     db = Database(url, settings.sqlite_synchronous)
+    missing = await subscriptions.codes_in_use(db) - catalogue.keys()
+    if missing:
+        log.warning("organizations are on plans that are not in the plans file: their AI rests", plans=sorted(missing))
     sealed = await provider_keys.sealed_kek_ids(db)
     keyring = KeyRing.load(settings, sealed_kek_ids=sealed, embedded=embedded)
     if keyring.announcement:

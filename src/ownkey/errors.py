@@ -44,7 +44,7 @@ class NotAuthenticated(OwnkeyError):
     """No credential of ours, an unknown one, or a revoked one."""
 
     code, status = "not_authenticated", 401
-    sentence = "This needs a valid Ownkey API token. Create one under Settings → Developer."
+    sentence = "This needs a valid API token, which begins with ownkey_. Create one under Settings → Developer."
 
 
 class Forbidden(OwnkeyError):

@@ -124,3 +124,12 @@ def plan_of(catalogue: Catalogue, code: str) -> Plan:
     if plan is None:
         raise InvalidRequest(f"There is no plan {code!r}. Choose one of: {', '.join(catalogue)}.")
     return plan
+
+
+def plan_or_nothing(catalogue: Catalogue, code: str) -> Plan:
+    """The plan with this code; for one that the operator has taken out, a stand-in that includes nothing.
+
+    So whoever was on it can still look around, and choose another.
+    """
+    nothing = Plan(code=code, name=f"{code} (no longer offered)", monthly_tokens=0, workspaces=0)
+    return catalogue.get(code, nothing)

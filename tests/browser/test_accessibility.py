@@ -17,7 +17,13 @@ SETTINGS = [
     *("account", "security", "workspace", "members", "integrations", "usage", "developer"),
     *("organization", "audit", "billing"),
 ]
-OF_EVERYONE = ["/assistant", "/settings/account", "/settings/integrations", "/settings/usage"]
+OF_EVERYONE = [
+    "/assistant",
+    "/assistant/conversations",
+    "/settings/account",
+    "/settings/integrations",
+    "/settings/usage",
+]
 OF_THE_OWNER = [
     *[f"/settings/{name}" for name in SETTINGS],
     "/settings/integrations/openai",
@@ -100,6 +106,11 @@ def test_states(window: str, signed_in: Callable[..., Page]) -> None:
     page.keyboard.press("Enter")
     expect(page.get_by_text("billed to the allowance")).to_be_visible()
     check(page)
+    page.goto("/assistant/conversations")
+    check(page)
+    page.get_by_role("link", name="Delete Make a list").click()
+    expect(page.get_by_role("heading", name="Delete this conversation?")).to_be_visible()
+    check(page)
     page.goto("/settings/usage")
     page.get_by_text("Numbers by day").click()
     check(page)
@@ -166,3 +177,26 @@ def test_skip_link(signed_in: Callable[..., Page]) -> None:
     expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("main")).to_be_focused()
+
+
+@pytest.mark.parametrize("window", ["wide", "phone-dark"])
+def test_long_unbroken_names(window: str, signed_in: Callable[..., Page]) -> None:
+    """Names and addresses without a space to break at stay inside the window, on every page that shows them."""
+    page = signed_in("owner", **WINDOWS[window])
+    for path in ("account", "organization", "workspace"):
+        page.goto(f"/settings/{path}")
+        page.get_by_role("textbox", name="name").first.fill("W" * 100)
+        page.get_by_role("button", name="Save").first.click()
+        expect(page.get_by_role("status").first).to_be_visible()
+    page.goto("/settings/developer/tokens/new")
+    page.get_by_label("Name").fill("T" * 100)
+    page.get_by_role("button", name="Generate Token").click()
+    fits(page)
+    page.goto("/settings/members")
+    page.get_by_label("Email").fill(f"{'e' * 64}@{'d' * 60}.{'d' * 60}.test")
+    page.get_by_role("button", name="Invite", exact=True).click()
+    expect(page.get_by_role("heading", name="Invitation link for")).to_be_visible()
+    fits(page)
+    for path in OF_THE_OWNER:
+        page.goto(path)
+        fits(page)

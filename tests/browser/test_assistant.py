@@ -48,6 +48,7 @@ def test_history(signed_in: Callable[..., Page]) -> None:
     page.get_by_role("link", name="What about tea?").click()
     expect(page.locator(".bubble-assistant")).to_contain_text(answer.removeprefix("Assistant: "))
     page.get_by_role("button", name="Delete What about tea?").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_text("The conversation is deleted.")).to_be_visible()
     expect(page.get_by_role("link", name="What about tea?")).to_have_count(0)
 

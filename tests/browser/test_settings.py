@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 pytestmark = pytest.mark.browser
 
@@ -36,19 +36,32 @@ def test_keys_and_members_without_script(signed_in: Callable[..., Page]) -> None
 
 
 def test_roles(signed_in: Callable[..., Page]) -> None:
-    """A role chosen is in effect at once and confirmed; with the arrow keys one may pass roles on the way."""
+    """A role chosen is in effect at once and confirmed; with the keyboard it waits for Enter or a button."""
     page = signed_in("admin")
     page.goto("/settings/members")
     role = page.get_by_label("General: role of User Name")
     role.select_option("admin")
     expect(page.get_by_text("User Name is now Admin in General.")).to_be_visible()
     expect(role).to_have_value("admin")
+    change = page.get_by_role("button", name="Change role")
+    expect(change).to_be_hidden()
     role.focus()
     page.keyboard.press("ArrowUp")
     page.keyboard.press("ArrowUp")
     expect(role).to_have_value("user")
     page.keyboard.press("Tab")
+    expect(change).to_be_focused()
+    page.keyboard.press("Enter")
     expect(page.get_by_text("User Name is now User in General.")).to_be_visible()
+    role.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("User Name is now Developer in General.")).to_be_visible()
+    role.focus()
+    page.keyboard.press("ArrowDown")
+    expect(change).to_be_visible()
+    page.keyboard.press("ArrowUp")
+    expect(change).to_be_hidden()
 
 
 def test_token(signed_in: Callable[..., Page]) -> None:
@@ -68,3 +81,31 @@ def test_token(signed_in: Callable[..., Page]) -> None:
     page.get_by_role("button", name="Revoke Nightly report").click()
     page.get_by_role("dialog", name="Revoke Nightly report?").get_by_role("button", name="Revoke").click()
     expect(page.get_by_text("No tokens yet")).to_be_visible()
+
+
+@pytest.mark.parametrize("stops", ["with Escape", "with the browser's button"])
+def test_a_form_whose_sending_was_stopped(signed_in: Callable[..., Page], stops: str) -> None:
+    """A form is sent once, however often its button is pressed; when that was stopped it can be sent again."""
+    page = signed_in("user")
+    page.clock.install()
+    page.goto("/settings/account")
+    sent: list[str] = []
+
+    def stop(route: Route) -> None:
+        sent.append(route.request.method)
+        route.fulfill(status=204)  # the browser stays where it is, as when it was stopped
+
+    page.route("**/settings/account", stop)
+    save = page.get_by_role("button", name="Save")
+    save.click()
+    save.click()
+    expect(save).to_have_attribute("aria-busy", "true")
+    assert sent == ["POST"]
+    if stops == "with Escape":
+        page.keyboard.press("Escape")
+    else:
+        page.clock.fast_forward(10_000)
+    expect(save).not_to_have_attribute("aria-busy", "true")
+    page.unroute("**/settings/account")
+    save.click()
+    expect(page.get_by_text("Your name is saved.")).to_be_visible()

@@ -276,6 +276,15 @@ def test_head_and_options(customer: Customer, provider: FakeProvider, wire: Wire
     assert [one.method for one in provider.requests] == ["HEAD", "POST"]
 
 
+@pytest.mark.parametrize("path", ["/healthz/live", "/healthz/ready", "/sign-in", "/api/v1/openapi.json"])
+def test_head_of_what_is_ours(wire: Wire, path: str) -> None:
+    """HEAD, which load balancers ask with, gets what GET gets, but for the body."""
+    wire.send(f"HEAD {path} HTTP/1.1\nhost: here\n\n")
+    assert wire.reply(headless=True).status == 200
+    wire.send("GET /healthz/live HTTP/1.1\nhost: here\n\n")
+    assert wire.reply().json == {"status": "live"}
+
+
 def test_http_1_0_gets_a_closed_connection(customer: Customer, wire: Wire) -> None:
     """A client of HTTP/1.0 gets its stream without chunks, ended by the connection's end."""
     body = json.dumps(chat(stream=True))

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import update
+from structlog.testing import capture_logs
 
+from ownkey import app
 from ownkey.access import Role
 from ownkey.accounts import memberships, subscriptions
+from ownkey.db import tables
 from ownkey.node import Node
 from tests.web.conftest import Acme, Browser
 
@@ -96,3 +100,25 @@ async def test_extra_seats(client_for: Callable[[str], Browser], node: Node, acm
     text = (await client_for("owner").page(PATH)).text
     assert "Members 7 5 included" in text
     assert "Extra seats 2 $10 a month" in text
+
+
+async def test_a_plan_taken_out_of_the_file(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """An organization whose plan is gone is named at the start, still opens every page, and can choose another plan."""
+    async with node.db.transaction() as tx:
+        mine = tables.subscriptions.c.organization_id == acme.organization.id
+        await tx.execute(update(tables.subscriptions).where(mine).values(plan="gone"))
+    with capture_logs() as logs:
+        started = await app.open_node(node.settings)
+        await started.db.close()
+    assert [entry["plans"] for entry in logs if "plans" in entry] == [["gone"]]
+    owner = client_for("owner")
+    for name in ("workspace", "members", "integrations", "usage", "developer", "organization", "audit", "billing"):
+        await owner.page(f"/settings/{name}")
+    assert "AI is paused until you choose another one" in (await owner.page("/assistant")).text
+    assert "AI is paused until the owner chooses another one" in (await client_for("user").page("/assistant")).text
+    page = await owner.page(PATH)
+    assert "gone (no longer offered)" in page.text
+    assert all(f'"Choose {plan.name}' in page.html for plan in node.catalogue.values())
+    reply = await owner.send(PATH, {"plan": "starter"})
+    assert "You are on Starter now" in await owner.notice(reply)
+    assert "AI is paused" not in (await owner.page("/assistant")).text

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from ownkey.errors import AllowanceExhausted, Unavailable
 from ownkey.node import Node
-from tests.web.conftest import Browser
+from tests.web.conftest import PUBLIC_URL, Browser
 from tests.web.page import Page
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,7 @@ def broken(web_app: FastAPI) -> FastAPI:
         raise Unavailable
 
     for path, page in (("/broken", fail), ("/refused", refuse), ("/api/v1/broken", fail), ("/away", be_away)):
-        web_app.add_route(path, page)
+        web_app.add_route(path, page, methods=["GET", "POST"])
     return web_app
 
 
@@ -43,13 +43,33 @@ async def test_a_page_that_is_not_there(client_for: Callable[[str], Browser]) ->
         reply = await client_for(role).get("/settings/nothing")
         assert reply.status_code == 404
         assert Page(reply.text).h1 == ["There is nothing here"]
+        assert ("/settings/account" in Page(reply.text).links) is (role == "user")
+        assert ("Go to sign-in" in reply.text) is (role == "anonymous")
+
+
+async def test_try_again(client_for: Callable[[str], Browser], broken: FastAPI) -> None:
+    """After a failure one tries the page again: the one asked for, or the one whose form was sent."""
+    browser = client_for("user")
+    assert "/broken?month=2026-11" in Page((await browser.get("/broken?month=2026-11")).text).links
+    headers = {"origin": PUBLIC_URL, "referer": f"{PUBLIC_URL}/settings/members"}
+    reply = await browser.client.post("/broken", headers=headers)
+    assert reply.status_code == 500
+    assert "/settings/members" in Page(reply.text).links
+    assert "/broken" not in Page(reply.text).links
 
 
 async def test_another_method(client_for: Callable[[str], Browser]) -> None:
     """A method that a page does not take is 405 and says which it takes."""
     reply = await client_for("user").client.put("/settings/account", headers={"origin": "http://ownkey.test"})
     assert reply.status_code == 405
-    assert "GET" in reply.headers["allow"]
+    assert reply.headers["allow"] == "GET, HEAD, POST"
+
+
+async def test_a_slash_at_the_end(client_for: Callable[[str], Browser]) -> None:
+    """A path with a slash at its end is another one: nobody is sent on to the host that a request names."""
+    for path in ("/settings/account/", "/sign-in/", "/static/", "/static"):
+        reply = await client_for("user").get(path, headers={"host": "evil.test"})
+        assert (reply.status_code, reply.headers.get("location")) == (404, None), path
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,21 @@ async def test_add_to_workspace(
     assert (await owner.get(target)).status_code == 404  # there is nowhere left to add them to
 
 
+async def test_add_to_many_workspaces_with_long_names(
+    node: Node, acme: Acme, client_for: Callable[[str], Browser]
+) -> None:
+    """However long what was done takes to tell, and in whichever script, as much as a cookie can hold is told."""
+    plan, owner = node.catalogue["professional"], acme.actor("owner")
+    made = [await workspaces.create(node.db, owner, plan, f"{n} {'プロジェクト管理部門' * 9}") for n in range(15)]
+    fields: dict[str, str | list[str]] = {f"role-{one.id}": "user" for one in made}
+    fields["workspace"] = [one.id for one in made]
+    browser = client_for("owner")
+    reply = await browser.send(f"{PATH}/{acme.people['user'].id}/workspaces", fields)
+    cookie = next(each for each in reply.headers.get_list("set-cookie") if each.startswith("notice="))
+    assert len(cookie) < 4096
+    assert made[0].name in await browser.notice(reply)
+
+
 async def test_add_to_no_workspace(acme: Acme, second: Workspace, client_for: Callable[[str], Browser]) -> None:
     """Adding somebody to nothing, or to another organization's workspace, is refused at the form."""
     owner, target = client_for("owner"), f"{PATH}/{acme.people['developer'].id}/workspaces"

@@ -9,7 +9,8 @@ import pytest
 import time_machine
 
 from ownkey import clock
-from ownkey.accounts import links, sessions, users
+from ownkey.access import Role
+from ownkey.accounts import links, memberships, sessions, sign_in, users
 from ownkey.node import Node
 from tests.web.conftest import PASSWORD, Acme, Browser
 from tests.web.page import Page
@@ -156,6 +157,27 @@ async def test_a_poor_password_leaves_the_link(client_for: Callable[[str], Brows
     assert 'id="password-error"' in reply.text
     assert password not in reply.text
     assert (await browser.send(path, {"password": NEW_PASSWORD}, on=path)).status_code == 303
+
+
+async def test_a_poor_name(client_for: Callable[[str], Browser], node: Node) -> None:
+    """What is wrong with a name stands under the name, not under the password, and the link stays good."""
+    path = f"/sign-in/{await _link(node)}"
+    fields = {"password": NEW_PASSWORD, "name": "Ada\u202e"}
+    reply = await client_for("anonymous").send(path, fields, on=path)
+    assert reply.status_code == 422
+    assert 'id="name-error"' in reply.text
+    assert 'id="password-error"' not in reply.text
+    assert (await client_for("anonymous").send(path, {**fields, "name": "Ada"}, on=path)).status_code == 303
+
+
+async def test_the_longest_address(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """An address as long as one can be signs in with its password, too."""
+    email = f"{'e' * 64}@{'.'.join(['d' * 60] * 3)}.test"
+    added = await memberships.add(
+        node.db, acme.operator(), email, Role.USER, acme.workspace.id, node.catalogue["professional"]
+    )
+    await sign_in.redeem_link(node.db, await _link(node, added.user.email), NEW_PASSWORD)
+    assert await _sign_in(client_for("anonymous"), email=email, password=NEW_PASSWORD) == 303
 
 
 async def test_an_unknown_link(client_for: Callable[[str], Browser]) -> None:

@@ -293,3 +293,15 @@ async def test_caps_on_whoever_looks(node: Node, acme: Acme, client_for: Callabl
     assert of_all in theirs
     assert "You," not in theirs
     assert "Caps" not in (await client_for("user").page(f"{PATH}?month=2026-01")).text
+
+
+async def test_a_plan_without_tokens(client_for: Callable[[str], Browser], node: Node) -> None:
+    """Where a plan includes no tokens in any month, no reset is promised: only a key or another plan helps."""
+    without = node.catalogue["professional"].model_copy(update={"monthly_tokens": 0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(node.catalogue, "professional", without)
+        for path in (PATH, "/assistant"):
+            text = (await client_for("owner").page(path)).text
+            assert "The Professional plan includes no AI tokens. Connect your own provider key" in text
+            assert "paused until" not in text
+            assert "Resets on" not in text

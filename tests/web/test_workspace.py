@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ownkey.access import Role
-from ownkey.accounts import caps, memberships, subscriptions, workspaces
+from ownkey.access import Actor, Role
+from ownkey.accounts import caps, memberships, organizations, subscriptions, workspaces
 from ownkey.node import Node
 from tests.web.conftest import Acme, Browser
 
@@ -58,6 +58,17 @@ async def test_create_and_switch(client_for: Callable[[str], Browser], node: Nod
     assert reply.headers["location"] == WORKSPACE
     assert "You are in Research now." in await browser.notice(reply)
     assert (await browser.page(WORKSPACE)).form(WORKSPACE).fields["name"] == "Research"
+
+
+async def test_organizations_of_the_same_name(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:
+    """Where somebody is in two organizations of one name, their slugs tell them apart."""
+    assert "(acme" not in (await client_for("user").page("/settings/account")).text
+    made = await organizations.create(node.db, Actor.operator(), node.catalogue, "Acme", "else@where.test", "starter")
+    there = Actor.operator(made.organization.id, made.workspace.id)
+    await memberships.add(node.db, there, "user@acme.test", Role.ADMIN, made.workspace.id, node.catalogue["starter"])
+    text = (await client_for("user").page("/settings/account")).text
+    for slug in ("acme", "acme-2"):
+        assert text.count(f"Acme ({slug})") == 2, slug  # in the menu, and in the list of the page
 
 
 async def test_roles_are_of_the_workspace(client_for: Callable[[str], Browser], node: Node, acme: Acme) -> None:

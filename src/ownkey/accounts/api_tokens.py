@@ -23,7 +23,7 @@ from ownkey.db.engine import Database, Transaction
 from ownkey.db.tables import api_token_months, api_tokens, organizations, subscriptions, users, workspaces
 from ownkey.errors import Forbidden, InvalidRequest, NotAuthenticated, NotFound
 from ownkey.ids import new_id
-from ownkey.plans import Catalogue, plan_of
+from ownkey.plans import Catalogue, plan_or_nothing
 
 SCOPES: Mapping[str, str] = {
     "gateway": "Call AI providers through the gateway.",
@@ -166,7 +166,7 @@ async def actor_for(db: Database, token: str, catalogue: Catalogue) -> Actor:
             role = await role_of(tx, row.created_by, row.organization_id, row.workspace_id)
     if role is None or role < Role.DEVELOPER:
         raise NotAuthenticated("Whoever made this API token may not use one any more. Ask an admin for a new one.")
-    if not plan_of(catalogue, row.plan).api_access:
+    if not plan_or_nothing(catalogue, row.plan).api_access:
         raise Forbidden("Your plan does not include API access. The owner can change it under Settings → Billing.")
     return Actor(
         kind="api_token",

@@ -73,11 +73,21 @@ async def say(
         await _add(tx, actor, conversation_id, role, content, request_id)
 
 
-async def list_conversations(db: Database, actor: Actor, limit: int = 50) -> Sequence[Conversation]:
-    """One's own conversations in the active workspace, newest first."""
+async def list_conversations(
+    db: Database, actor: Actor, limit: int = 50, *, before: str | None = None
+) -> Sequence[Conversation]:
+    """One's own conversations in the active workspace, newest first; with ``before`` those older than that one."""
     query = select(conversations).where(_own(actor)).order_by(conversations.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(conversations.c.id < before)
     async with db.read() as tx:
         return [_conversation(row) for row in await tx.execute(query)]
+
+
+async def find(db: Database, actor: Actor, conversation_id: str) -> Conversation:
+    """One of one's own conversations. Raises ``NotFound``."""
+    async with db.read() as tx:
+        return await _find(tx, actor, conversation_id)
 
 
 async def read(db: Database, actor: Actor, conversation_id: str) -> tuple[Conversation, Sequence[Message]]:

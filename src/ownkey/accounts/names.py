@@ -9,22 +9,26 @@ from collections.abc import Collection
 from ownkey.errors import InvalidRequest
 
 LONGEST_NAME = 100
-# Marks that turn the direction of text: a name that holds one can read as something else.
-_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
+# Letters and a symbol that show nothing.
+_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+# What joins or parts the characters around it, as Persian, the scripts of India and many emoji need it.
+_JOINERS = re.compile("(?<=[^\x00-\x7f\u200c\u200d])[\u200c\u200d](?=[^\x00-\x7f\u200c\u200d])")
 
 
 def clean_name(text: str, what: str = "name") -> str:
     """``text`` without white space around it and with single spaces inside.
 
-    Raises ``InvalidRequest`` when nothing is left, for more than 100 characters and for control characters.
+    Raises ``InvalidRequest`` when there is nothing to see, for more than 100 characters, and for characters that nobody
+    sees or that turn the direction of text: with them two names look the same, or one reads as another.
     """
     name = re.sub(" {2,}", " ", unicodedata.normalize("NFC", text).strip())
-    if not name:
-        raise InvalidRequest(f"Write a {what}.")
+    kinds = {mark: unicodedata.category(mark) for mark in _JOINERS.sub("", name)}
+    if all(kind[0] in "MZ" for kind in kinds.values()):
+        raise InvalidRequest(f"The {what} is empty.")
     if len(name) > LONGEST_NAME:
         raise InvalidRequest(f"The {what} is longer than {LONGEST_NAME} characters.")
-    if any(unicodedata.category(mark) in ("Cc", "Cs", "Zl", "Zp") or mark in _DIRECTION_MARKS for mark in name):
-        raise InvalidRequest(f"The {what} has a line break or another control character.")
+    if not _BLANKS.isdisjoint(kinds) or not {"Cc", "Cf", "Cs", "Zl", "Zp"}.isdisjoint(kinds.values()):
+        raise InvalidRequest(f"The {what} has a line break or another character that nobody sees.")
     return name
 
 

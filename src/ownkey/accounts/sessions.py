@@ -55,6 +55,12 @@ class SignedIn:
         """Whether the password was given within the last ten minutes."""
         return clock.now() - self.authenticated_at <= RECENT
 
+    def told_apart(self, organization: Organization) -> str:
+        """The name of one of their organizations, with its slug if another of them has the same name."""
+        others = (place.organization for place in self.places if place.organization.id != organization.id)
+        same = any(other.name == organization.name for other in others)
+        return f"{organization.name} ({organization.slug})" if same else organization.name
+
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:

@@ -13,19 +13,25 @@ from ownkey.changes import perform
 from ownkey.db.engine import Database, Transaction
 from ownkey.db.tables import subscriptions
 from ownkey.errors import NotFound, PlanLimitReached
-from ownkey.plans import Catalogue, Plan
+from ownkey.plans import Catalogue, Plan, plan_or_nothing
 from ownkey.plans import plan_of as plan_with_code
 
 Interval = Literal["month", "year"]
 
 
 async def plan_of(db: Database, actor: Actor, catalogue: Catalogue) -> Plan:
-    """The plan of the actor's organization.
+    """The plan of the actor's organization. One that the catalogue no longer has includes nothing.
 
-    Raises ``NotFound`` without one, ``InvalidRequest`` when the catalogue no longer has it.
+    Raises ``NotFound`` without one.
     """
     async with db.read() as tx:
-        return plan_with_code(catalogue, await _code(tx, actor.organization_id))
+        return plan_or_nothing(catalogue, await _code(tx, actor.organization_id))
+
+
+async def codes_in_use(db: Database) -> set[str]:
+    """The codes of all plans that organizations are on, whether the catalogue has them or not."""
+    async with db.read() as tx:
+        return set(await tx.scalars(select(subscriptions.c.plan).distinct()))
 
 
 async def interval_of(db: Database, actor: Actor) -> Interval:

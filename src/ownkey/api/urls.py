@@ -15,7 +15,7 @@ from ownkey.access import Action
 from ownkey.accounts.api_tokens import require_scope
 from ownkey.accounts.places import require
 from ownkey.api import api_tokens, audit, caps, members, organization, plan, provider_keys, usage
-from ownkey.api.authentication import Caller, Here
+from ownkey.api.authentication import AuthenticatedRoute, Caller, Here
 from ownkey.api.shapes import Problem
 from ownkey.errors import InvalidRequest
 
@@ -133,9 +133,10 @@ ROUTES: tuple[Route, ...] = (
 def mount(app: FastAPI) -> None:
     """Add the routes and their OpenAPI document to the application, which answers errors for them."""
     for route in ROUTES:
-        app.add_api_route(
+        app.router.add_api_route(
             PREFIX + route.path,
             route.handler,
+            route_class_override=AuthenticatedRoute,
             methods=[route.method],
             status_code=route.status,
             dependencies=[Depends(_guard(route))],
@@ -149,7 +150,7 @@ def mount(app: FastAPI) -> None:
     @cache
     def document() -> Mapping[str, Any]:
         made = get_openapi(
-            title="Ownkey management API",
+            title=f"{app.title} management API",
             version="1",
             description="What the settings pages do, for programs. Bodies are JSON, of up to 1 MiB; errors are problem "
             "documents (RFC 9457).",

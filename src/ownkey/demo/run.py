@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,12 +35,21 @@ def run(port: int | None) -> None:
     Raises ``OSError`` if the given port is taken.
     """
     port = _free_port(port)
+    _leave_nothing_behind()
     with TemporaryDirectory(prefix="ownkey-demo-") as folder, SimulatedProvider() as provider:
         settings = demo_settings(Path(folder), port, provider)
         logs.set_up(settings.log_level)
         seeded = asyncio.run(_prepare(settings))
         print(guide(settings.public_url, seeded), flush=True)
         app.run(settings, listen(HOST, port), lookup=_nowhere)
+
+
+def _leave_nothing_behind() -> None:
+    """Let every signal that stops us take the folder away, also before the server is there to handle it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # The terminal is closed: the end, as well, unless whoever started us wants it to outlive that.
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 async def _nowhere(host: str, port: int) -> Sequence[str]:

@@ -9,8 +9,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Match, Route
 
+from ownkey.accounts.sessions import SignedIn
 from ownkey.errors import Conflict, Expired, Forbidden, Internal, InvalidRequest, NotFound, OwnkeyError, RequestTooLarge
+from ownkey.web import session
 from ownkey.web.rendering import render
 from ownkey.web.session import ConfirmationRequired, SignInRequired
 
@@ -44,7 +47,7 @@ def install(app: Starlette) -> None:
 
 async def show(request: Request, error: Exception) -> Response:
     """The reply to an error, in the form the caller asked for."""
-    status, told = _told(error)
+    status, told = _told(request, error)
     if wants_json(request):
         return problem(request, told, status)
     if isinstance(told, SignInRequired | ConfirmationRequired):
@@ -52,15 +55,25 @@ async def show(request: Request, error: Exception) -> Response:
     response = render(
         request,
         "error.html",
-        signed_in=getattr(request.state, "signed_in", None),
+        signed_in=await _signed_in(request, status),
         status=status,
         title=_TITLES.get(status, "That did not work"),
         message=told.message,
         request_id=getattr(request.state, "request_id", ""),
-        retry=status >= 500,
+        retry=session.way_back(request) if status >= 500 else "",
     )
     response.headers.update(told.headers)
     return response
+
+
+async def _signed_in(request: Request, status: int) -> SignedIn | None:
+    """Who is signed in; nobody has asked yet if there is no such page. After a failure of ours only if it is known."""
+    if status >= 500:
+        return getattr(request.state, "signed_in", None)
+    try:
+        return await session.current(request)
+    except OwnkeyError:
+        return None
 
 
 def wants_json(request: Request) -> bool:
@@ -85,15 +98,33 @@ def problem(request: Request, error: OwnkeyError, status: int) -> Response:
     )
 
 
-def _told(error: Exception) -> tuple[int, OwnkeyError]:
+def _told(request: Request, error: Exception) -> tuple[int, OwnkeyError]:
     """The status and the error of ours that stands for what was raised."""
     if isinstance(error, OwnkeyError):
         return error.status, error
     if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:])
-        return 400, InvalidRequest(f"{field}: {first['msg']}." if field else None)
+        return 400, InvalidRequest(_what_is_wrong(error))
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return 405, _not_that_way(request)
     if isinstance(error, HTTPException):
         kind = _BY_STATUS.get(error.status_code, InvalidRequest if error.status_code < 500 else Internal)
         return error.status_code, kind(headers=error.headers)
     return 500, Internal()
+
+
+def _what_is_wrong(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    place, *inside = first["loc"]
+    if first["type"] == "json_invalid":
+        return f"The body is not JSON: {first['ctx']['error']}, at character {inside[0]}."
+    if place == "body" and not inside:
+        return "Send a JSON object, with Content-Type: application/json."
+    return f"{'.'.join(map(str, inside))}: {first['msg']}."
+
+
+def _not_that_way(request: Request) -> InvalidRequest:
+    # Of several routes that share a path Starlette would name the methods of the first.
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is Match.PARTIAL]
+    possible = {method for route in routes if isinstance(route, Route) for method in route.methods or ()} or {"GET"}
+    allow = ", ".join(sorted(possible | ({"HEAD"} if "GET" in possible else set())))
+    return InvalidRequest(f"{request.method} is not possible here; these are: {allow}.", headers={"allow": allow})

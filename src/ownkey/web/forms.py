@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from ownkey.accounts.names import clean_name
 from ownkey.errors import InvalidRequest, RequestTooLarge
 from ownkey.web import session
 
@@ -57,6 +58,15 @@ class Form(Mapping[str, str]):
         elif any(ord(character) < 32 or ord(character) == 127 for character in value):
             self.fail(name, "Use plain text without line breaks or control characters.")
         return value
+
+    def own_name(self) -> str:
+        """What somebody in ``name`` says they are called, which may be left out; notes an error if it is no name."""
+        text = self.get("name", "").strip()
+        try:
+            return clean_name(text) if text else ""
+        except InvalidRequest as error:
+            self.fail("name", error.message)
+            return ""
 
     def choice(self, name: str, options: Collection[str], label: str) -> str:
         """One of the options; notes an error if something else was sent."""

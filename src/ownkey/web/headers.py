@@ -51,6 +51,9 @@ class ReplyHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            # As GET: the server leaves the body out, and no route needs to name both.
+            scope = {**scope, "method": "GET"}
         request = Request(scope, receive)
         request_id = request.state.request_id = getattr(request.state, "request_id", None) or new_id("req")
         secure = session.node_of(request).settings.secure

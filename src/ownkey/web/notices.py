@@ -17,7 +17,7 @@ from ownkey.web import session
 
 Kind = Literal["success", "info", "warning", "danger"]
 _LIFETIME = timedelta(minutes=1)
-_LONGEST = 1000
+_MOST_BYTES = 2000  # a cookie has room for 4096, with its name and attributes, and base64 makes four bytes of three
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class Notice:
 
 def leave(request: Request, response: Response, notice: Notice) -> None:
     """Keep a notice for the next page this browser sees."""
-    told = base64.urlsafe_b64encode(json.dumps([notice.kind, notice.text[:_LONGEST]]).encode()).decode()
+    text = notice.text.encode()[:_MOST_BYTES].decode(errors="ignore")
+    told = base64.urlsafe_b64encode(json.dumps([notice.kind, text], ensure_ascii=False).encode()).decode()
     session.set_cookie(request, response, "notice", f"{told}.{_signature(request, told)}", _LIFETIME)
 
 

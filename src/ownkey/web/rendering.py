@@ -91,11 +91,15 @@ def _csrf_field(context: Context) -> Markup:
     return Markup('<input type="hidden" name="csrf" value="{}">').format(token)
 
 
-@cache
 def static(name: str) -> str:
     """The address of a static file; it changes with the file, so browsers may keep what they have for ever."""
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
-    return f"/static/{name}?v={digest}"
+    return f"/static/{name}?{version(STATIC / name)}"
+
+
+@cache
+def version(file: Path) -> str:
+    """What the address of a static file has as its query."""
+    return f"v={hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 
 
 @cache

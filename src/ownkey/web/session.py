@@ -114,7 +114,7 @@ async def require(request: Request) -> SignedIn:
     """Who is signed in. Raises ``SignInRequired``."""
     signed_in = await current(request)
     if signed_in is None:
-        raise SignInRequired(_way_back(request))
+        raise SignInRequired(way_back(request))
     return signed_in
 
 
@@ -133,7 +133,7 @@ async def authorize(request: Request, action: Action) -> SignedIn:
 def require_recent(request: Request, signed_in: SignedIn) -> None:
     """Raise ``ConfirmationRequired`` unless the password was given within the last ten minutes."""
     if not signed_in.is_recent:
-        raise ConfirmationRequired(_way_back(request))
+        raise ConfirmationRequired(way_back(request))
 
 
 async def start(request: Request, response: Response, token: str) -> None:
@@ -217,8 +217,8 @@ def check_origin(request: Request) -> None:
         raise Forbidden("This request does not say which page it came from. Send the form from its own page.")
 
 
-def _way_back(request: Request) -> str:
-    """Where to return after signing in: the page asked for, or the page whose form was sent."""
+def way_back(request: Request) -> str:
+    """Where to return to, as after signing in: the page asked for, or the page whose form was sent."""
     if request.method in _SAFE_METHODS:
         query = f"?{request.url.query}" if request.url.query else ""
         return local_path(request.url.path + query)

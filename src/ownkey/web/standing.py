@@ -21,11 +21,13 @@ from ownkey.vault.provider_keys import ProviderKey
 class Standing:
     """The plan, this month's allowance, the providers that own keys serve, and the way out for this person.
 
+    ``is_offered`` is whether the operator still has the plan; without it nothing is served, on own keys neither.
     ``managers`` are the people to ask; empty for somebody who can act alone. ``failing`` are the keys that such a
     somebody should look at, each with its provider.
     """
 
     plan: Plan
+    is_offered: bool
     allowance: Allowance
     own_keys: Sequence[str]
     may_connect_key: bool
@@ -37,6 +39,11 @@ class Standing:
     def threshold(self) -> int:
         """The highest threshold of use that is passed, in per cent; 0 below the first."""
         return alerts.passed(self.allowance.granted, self.allowance.used)
+
+    @property
+    def is_without_tokens(self) -> bool:
+        """Whether AI waits for another plan or a key: the plan has no tokens in any month, and no own key serves."""
+        return not self.is_offered or (not self.plan.monthly_tokens and not self.own_keys)
 
     @property
     def is_stopped(self) -> bool:
@@ -53,6 +60,7 @@ async def of(node: Node, signed_in: SignedIn) -> Standing:
     people = [] if may_connect_key else await managers.list_managers(node.db, actor, owner_only=managed_by == "owner")
     return Standing(
         plan=plan,
+        is_offered=plan.code in node.catalogue,
         allowance=await allowances.current(node.db, actor, plan),
         own_keys=[provider.name for slug, provider in node.providers.items() if slug in keys],
         may_connect_key=may_connect_key,

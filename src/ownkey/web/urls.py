@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -21,6 +22,7 @@ from ownkey.web.pages import (
     audit,
     billing,
     caps,
+    conversations,
     developer,
     help,
     integrations,
@@ -32,7 +34,7 @@ from ownkey.web.pages import (
     usage,
     workspace,
 )
-from ownkey.web.rendering import STATIC
+from ownkey.web.rendering import STATIC, version
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -63,6 +65,8 @@ PAGES: tuple[Page, ...] = (
     # The assistant, and help
     Page("GET", "/assistant", assistant.show, Action.ASSISTANT_USE),
     Page("POST", "/assistant/messages", assistant.send, Action.ASSISTANT_USE),
+    Page("GET", "/assistant/conversations", conversations.show, Action.ASSISTANT_USE),
+    Page("GET", "/assistant/{conversation}/delete", conversations.confirm_removal, Action.ASSISTANT_USE),
     Page("GET", "/assistant/{conversation}", assistant.open_conversation, Action.ASSISTANT_USE),
     Page("POST", "/assistant/{conversation}/delete", assistant.remove, Action.ASSISTANT_USE),
     Page("GET", "/help", help.index, None),
@@ -133,6 +137,8 @@ PAGES: tuple[Page, ...] = (
 
 def mount(app: FastAPI) -> None:
     """Add the pages, their static files, and what surrounds every reply, to the application."""
+    # With a slash at its end a path is another one. Starlette would send people on to the host that the request names.
+    app.router.redirect_slashes = False
     for page in PAGES:
         app.add_route(page.path, guarded(page), methods=[page.method], include_in_schema=False)
     app.mount("/static", _Static(directory=STATIC))
@@ -161,6 +167,6 @@ class _Static(StaticFiles):
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
         response = super().file_response(full_path, stat_result, scope, status_code)
-        versioned = scope["query_string"].startswith(b"v=")
-        response.headers["cache-control"] = "public, max-age=31536000, immutable" if versioned else "no-cache"
+        current = scope["query_string"].decode("latin-1") == version(Path(full_path))
+        response.headers["cache-control"] = "public, max-age=31536000, immutable" if current else "no-cache"
         return response

@@ -90,3 +90,58 @@ async def test_unusable_bodies_are_refused(acme: Acme) -> None:
         reply = await acme.client.put(url, content=content, headers={**headers, "content-type": kind})
         assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request"), content[:40]
         assert "sk-demo" not in reply.text
+
+
+async def test_what_to_send_instead(acme: Acme) -> None:
+    """A body that is no JSON object is told what it should be; broken JSON also where it breaks."""
+    token = await acme.token(Role.OWNER)
+    headers = {"authorization": f"Bearer {token}"}
+    instead = "Send a JSON object, with Content-Type: application/json."
+    for content, kind, detail in (
+        (b"", "application/json", instead),
+        (b"name=Acme", "application/x-www-form-urlencoded", instead),
+        (b'["name"]', "application/json", instead),
+        (b'{"name": ', "application/json", "The body is not JSON: Expecting value, at character 9."),
+        (b'{"name": 5}', "application/json", "name: Input should be a valid string."),
+    ):
+        reply = await acme.client.patch(
+            "/api/v1/organization", content=content, headers={**headers, "content-type": kind}
+        )
+        assert (reply.status_code, reply.json()["detail"]) == (400, detail)
+
+
+async def test_the_token_comes_before_the_body(acme: Acme) -> None:
+    """Without a valid token nobody is told what is wrong with a body."""
+    for token in (None, "ownkey_" + "0" * 40):
+        reply = await acme.ask("PATCH", "/organization", token, content=b"{")
+        assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/provider-keys/openai", "DELETE, PUT"),
+        ("/organization", "GET, HEAD, PATCH"),
+        ("/provider-keys/openai/check", "POST"),
+    ],
+)
+async def test_another_method(acme: Acme, path: str, allow: str) -> None:
+    """A method that a path does not take is 405, and the reply names all that it takes."""
+    reply = await acme.ask("OPTIONS", path, await acme.token(Role.OWNER))
+    assert (reply.status_code, reply.headers["allow"]) == (405, allow)
+    assert reply.json()["detail"] == f"OPTIONS is not possible here; these are: {allow}."
+
+
+async def test_head(acme: Acme) -> None:
+    """A HEAD gets what a GET gets; the server leaves out the body."""
+    token = await acme.token(Role.OWNER)
+    for path in ("/me", "/openapi.json", "/nothing", "/plan"):
+        replies = [await acme.ask(each, path, token) for each in ("GET", "HEAD")]
+        assert len({(reply.status_code, reply.headers["content-type"]) for reply in replies}) == 1
+    assert (await acme.ask("HEAD", "/me", None)).status_code == 401
+
+
+async def test_a_slash_at_the_end(acme: Acme) -> None:
+    """A path with a slash at its end is another one: nobody is sent on to the host that a request names."""
+    reply = await acme.ask("GET", "/me/", await acme.token(Role.OWNER))
+    assert (reply.status_code, reply.json()["code"]) == (404, "not_found")

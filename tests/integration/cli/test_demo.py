@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,7 @@ from tests.integration.cli.conftest import started
 from tests.integration.cli.test_process import finished, wait_until_ready
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_demo_does_what_it_says(tmp_path: Path, free_tcp_port: int, number: signal.Signals) -> None:
     """The token is spent until it is refused; the passwords sign in; a signal ends it and the folder is gone.
 
@@ -48,6 +49,19 @@ def test_the_demo_does_what_it_says(tmp_path: Path, free_tcp_port: int, number: 
         if demo.poll() is None:
             demo.kill()
             demo.communicate()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_demo_is_stopped_while_it_starts(tmp_path: Path, free_tcp_port: int, number: signal.Signals) -> None:
+    """Nothing stays behind, either."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    demo = started(["demo", "--port", str(free_tcp_port)], {"TMPDIR": str(temporary)}, tmp_path)
+    while not list(temporary.glob("ownkey-demo-*")):
+        assert demo.poll() is None
+        time.sleep(0.01)
+    finished(demo, number)
     assert list(temporary.iterdir()) == []
 
 

@@ -21,11 +21,11 @@ async def show(request: Request) -> Response:
 async def submit(request: Request) -> Response:
     """``POST /invitations/{token}``: accept, and go into the workspace."""
     form = await forms.read(request, anywhere=True)
-    form.text("name", "your name", longest=100, required=False)
+    name = form.own_name()
     if not form.ok:
         return await _page(request, form)
     try:
-        token = await _accept(request, form)
+        token = await _accept(request, form, name)
     except (InvalidRequest, NotAuthenticated, TooManyAttempts) as error:
         form.fail("" if await _signed_in(request) else "password", error.message)
         return await _page(request, form, 429 if isinstance(error, TooManyAttempts) else 422)
@@ -37,7 +37,7 @@ async def submit(request: Request) -> Response:
     return response
 
 
-async def _accept(request: Request, form: Form) -> str:
+async def _accept(request: Request, form: Form, name: str) -> str:
     """Accept as the person who is signed in, as one who gives their password now, or as a new one who chooses it."""
     node, client, link = session.node_of(request), session.client_of(request), request.path_params["token"]
     signed_in, password = await _signed_in(request), form.get("password", "")
@@ -47,7 +47,6 @@ async def _accept(request: Request, form: Form) -> str:
     offer = await invitations.look(node.db, link)
     if not offer.has_account:
         known = (node.settings.app_name,)
-        name = form.get("name", "").strip()
         return await invitations.accept(node.db, link, password=password, name=name, context=known, **client)
     email = offer.invitation.email
     # The password is proved as at sign-in, with the same limit; the session that begins is replaced at once.

@@ -33,7 +33,7 @@ async def submit(request: Request) -> Response:
     """``POST /sign-in``: e-mail and password."""
     form = await forms.read(request, anywhere=True)
     next_path = session.local_path(form.get("next"))
-    email, password = form.text("email", "your e-mail address"), form.get("password", "")
+    email, password = form.text("email", "your e-mail address", longest=254), form.get("password", "")
     if not password:
         form.fail("password", "Enter your password.")
     if not form.ok:
@@ -61,7 +61,7 @@ async def submit_link(request: Request) -> Response:
     """``POST /sign-in/{token}``: choose the password and sign in; the link is used up."""
     form = await forms.read(request, anywhere=True)
     node, token = session.node_of(request), request.path_params["token"]
-    name = form.text("name", "your name", longest=100, required=False)
+    name = form.own_name()
     if not form.ok:
         return await _link_page(request, form)
     try:

@@ -33,6 +33,7 @@ document.addEventListener("click", (event) => {
 
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
+  freeForms();
   for (const menu of document.querySelectorAll("details[data-menu][open]")) {
     menu.open = false;
     menu.querySelector("summary").focus();
@@ -46,13 +47,17 @@ document.addEventListener("submit", (event) => {
   if (form.dataset.sent) return event.preventDefault();
   form.dataset.sent = "yes";
   event.submitter?.setAttribute("aria-busy", "true");
+  setTimeout(freeForms, 10_000);
 });
-addEventListener("pageshow", () => {
+// Until one comes back to it, or stops the sending: with Escape, or with the browser's button, of which nobody tells us.
+addEventListener("pageshow", freeForms);
+
+function freeForms() {
   for (const form of document.querySelectorAll("form[data-sent]")) {
     delete form.dataset.sent;
     form.querySelector("[aria-busy]")?.removeAttribute("aria-busy");
   }
-});
+}
 
 // A dialog that belongs to what was just sent (a form with an error, a new token) opens by itself.
 document.querySelector("dialog[data-open]")?.showModal();

@@ -8,24 +8,20 @@ document.addEventListener("click", (event) => {
   if (target?.closest("dialog a[data-closes]")) event.preventDefault();
 });
 
-// <select data-sends> sends its form when an option is chosen. With the arrow keys one passes options on the way to
-// the one that is meant, so there it waits for Enter or for leaving the field.
+// <select data-sends> sends its form when an option is chosen. With the keyboard one passes options on the way to the
+// one that is meant, so there it waits for Enter, or for the form's button, which is there while something is unsent.
 for (const select of document.querySelectorAll("select[data-sends]")) {
-  let chosen = select.value;
   let passing = false;
-  const send = () => {
-    passing = false;
-    if (select.value === chosen) return;
-    chosen = select.value;
-    select.form.requestSubmit();
-  };
+  const isSaved = () => select.selectedOptions[0].defaultSelected;
+  const send = () => isSaved() || select.form.requestSubmit();
+  const showButton = () => (select.form.querySelector("button").hidden = isSaved());
   select.addEventListener("keydown", (event) => {
     if (event.key === "Enter") send();
-    else passing = event.key !== "Tab";
+    else passing = true;
   });
   select.addEventListener("pointerdown", () => (passing = false));
-  select.addEventListener("change", () => passing || send());
-  select.addEventListener("blur", send);
+  select.addEventListener("change", () => (passing ? showButton() : send()));
+  addEventListener("pageshow", showButton); // a browser may have kept what was picked here before
 }
 
 // <form data-copies-first="id"> is sent when the text of that field is safely on the clipboard.
