@@ -49,6 +49,7 @@ class Body(Section):
     output_format: msgspec.Raw = _NOTHING
     output_config: msgspec.Raw = _NOTHING
     text: msgspec.Raw = _NOTHING
+    # What may answer instead.
     models: msgspec.Raw = _NOTHING
     # What it keeps, or looks up, and reads besides.
     previous_response_id: Any = None
@@ -57,6 +58,11 @@ class Body(Section):
     container: Any = None
     cachedContent: Any = None
     cached_content: Any = None
+    extra_body: Any = None
+    google: Any = None
+    agent_id: Any = None
+    input: msgspec.Raw = _NOTHING
+    inputs: msgspec.Raw = _NOTHING
     mcp_servers: Any = None
     plugins: Any = None
     search_parameters: Any = None
@@ -105,3 +111,11 @@ class Tool(msgspec.Struct):
     function: msgspec.Raw = _NOTHING
     functionDeclarations: msgspec.Raw = _NOTHING
     function_declarations: msgspec.Raw = _NOTHING
+
+
+class Item(msgspec.Struct):
+    """An item of the input of OpenAI's Responses. One of an id alone stands for an earlier one that OpenAI keeps."""
+
+    type: Any = None
+    role: Any = None
+    id: Any = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ownkey.errors import InvalidRequest
-from ownkey.gateway.ceilings import IMAGE_TOKENS
+from ownkey.gateway.model_limits import UNKNOWN
 from ownkey.gateway.multipart_fields import read_form
 from tests.unit.gateway.samples import call, steps
 
@@ -46,7 +46,7 @@ def test_fields_are_read_from_the_form() -> None:
     images = form(("model", b"gpt-image-1"), ("n", b"3"), files={"image": ("image/png", b"p" * 100_000)})
     read = call("openai", images, "/v1/images/edits", content_type=FORM)
     assert read.choices == 3
-    assert IMAGE_TOKENS < read.input_ceiling() < IMAGE_TOKENS + 1_000
+    assert UNKNOWN.image < read.input_ceiling() < UNKNOWN.image + 1_000
 
 
 @pytest.mark.parametrize(
