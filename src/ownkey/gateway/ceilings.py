@@ -14,7 +14,7 @@ from ownkey.gateway.json_scan import UNREADABLE
 from ownkey.gateway.media import Media
 from ownkey.gateway.model_limits import UNKNOWN, Limits, limits_of
 from ownkey.gateway.multipart_fields import Part
-from ownkey.gateway.request_body import Body, Item, OtherBody, SectionedBody, Tool
+from ownkey.gateway.request_body import Body, Item, OtherBody, SectionedBody, ToolConfig
 
 DOCUMENT_TOKENS = 65_536
 """The least for a document in the request: its pages may be read as images, and its bytes do not tell how many."""
@@ -46,9 +46,13 @@ _OUTPUT_BY_KIND = {
 
 
 _items = msgspec.json.Decoder(list[Item])
-_tools = msgspec.json.Decoder(list[Tool] | None)
+_tools = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | None)
+_tool_configs = msgspec.json.Decoder(ToolConfig | None)
 _RESPONSES = ("responses", "compact")
-_OWN_TOOLS = ("function", "custom", "namespace")
+_NULL = msgspec.Raw(b"null")
+_OWN_TYPES = (b'"function"', b'"custom"', b'"namespace"')
+_OWN_MEMBERS = frozenset({"functionDeclarations", "function_declarations", "toolSpec", "cachePoint"})
+_SEARCHING = ("groq/compound", "compound-beta")
 
 
 def output_maximum(kind: str, model: str, has_body: bool) -> int:
@@ -68,7 +72,7 @@ def input_ceiling(kind: str, model: str, body: bytes, fields: Body, media: Media
         ceiling += TOOL_TOKENS
     if fields.prediction:
         ceiling += len(fields.prediction)  # what is rejected of it is billed as output
-    if _runs_tools(fields):
+    if _runs_tools(model, fields):
         # After each step of a tool that the provider runs, the conversation is read again.
         ceiling += HOSTED_TOKENS + len(body)
     unseen = reads_what_is_kept(kind, model, fields)
@@ -140,17 +144,32 @@ def _names_items(items: msgspec.Raw) -> bool:
     return any(item.id is not None and item.type is None and item.role is None for item in found)
 
 
-def _runs_tools(fields: Body) -> bool:
-    """Whether the provider runs tools for this request."""
+def _runs_tools(model: str, fields: Body) -> bool:
+    """Whether the provider runs tools for this request, a search among them."""
     return bool(
         fields.container
         or fields.mcp_servers
         or fields.plugins
         or fields.search_parameters
         or fields.web_search_options is not None
-        or (type(fields) is OtherBody and fields.connectors)
+        or fields.enable_search
+        or model.startswith(_SEARCHING)
+        or ":online" in model
+        or (fields.models and b":online" in bytes(fields.models))
+        or (type(fields) is OtherBody and (fields.connectors or _configures_hosted_tool(fields.toolConfig)))
         or (fields.tools and _has_hosted_tool(fields.tools))
     )
+
+
+def _configures_hosted_tool(config: msgspec.Raw) -> bool:
+    """The same for Bedrock's object that the tools stand in."""
+    if not config:
+        return False
+    try:
+        found = _tool_configs.decode(config)
+    except UNREADABLE:
+        return True
+    return found is not None and bool(found.tools) and _has_hosted_tool(found.tools)
 
 
 def _has_hosted_tool(tools: msgspec.Raw) -> bool:
@@ -158,13 +177,18 @@ def _has_hosted_tool(tools: msgspec.Raw) -> bool:
         found = _tools.decode(tools)
     except UNREADABLE:
         return True
-    for tool in found or ():
-        if tool.type is not None:
-            if tool.type not in _OWN_TOOLS:
-                return True
-        elif not (tool.name or tool.function or tool.functionDeclarations or tool.function_declarations):
-            return True
-    return False
+    return any(_is_hosted(tool) for tool in found or ())
+
+
+def _is_hosted(tool: dict[str, msgspec.Raw]) -> bool:
+    """Whether the provider runs a tool: its type says so, or a member that a tool of the caller's does not have."""
+    kind = tool.get("type", _NULL)
+    if kind != _NULL:
+        return bytes(kind) not in _OWN_TYPES
+    if "name" in tool or "function" in tool:
+        return False
+    members = {name for name, value in tool.items() if value != _NULL}
+    return not members or not members <= _OWN_MEMBERS
 
 
 def _media_tokens(limits: Limits, media: Media, unseen: bool) -> int:

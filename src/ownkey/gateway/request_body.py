@@ -67,6 +67,7 @@ class Body(Section):
     plugins: Any = None
     search_parameters: Any = None
     web_search_options: Any = None
+    enable_search: Any = None
 
 
 class SectionedBody(Body):
@@ -103,14 +104,10 @@ class OtherBody(SectionedBody):
     connectors: Any = None
 
 
-class Tool(msgspec.Struct):
-    """A tool of the caller has a type of its own or a name; one that the provider runs has neither, or another type."""
+class ToolConfig(msgspec.Struct):
+    """Where Bedrock's requests have their tools."""
 
-    type: str | None = None
-    name: str | None = None
-    function: msgspec.Raw = _NOTHING
-    functionDeclarations: msgspec.Raw = _NOTHING
-    function_declarations: msgspec.Raw = _NOTHING
+    tools: msgspec.Raw = _NOTHING
 
 
 class Item(msgspec.Struct):
