@@ -23,7 +23,7 @@ from ownkey.cli.main import app
 from ownkey.errors import OwnkeyError
 from ownkey.gateway.ceilings import HOSTED_TOKENS
 from ownkey.gateway.dialects.error_shapes import ERROR_WORDS
-from ownkey.gateway.estimates import AUDIO_TOKENS_PER_SECOND, BYTES_PER_TOKEN, IMAGE_READ, IMAGE_WRITTEN
+from ownkey.gateway.estimates import AUDIO_TOKENS_PER_SECOND, BYTES_PER_TOKEN, IMAGE_READ, IMAGE_WRITTEN, KEPT_READ
 from ownkey.gateway.media import MOST_PARTS as MOST_MEDIA_PARTS
 from ownkey.gateway.model_limits import UNKNOWN
 from ownkey.gateway.multipart_fields import MOST_PARTS as MOST_FORM_PARTS
@@ -258,6 +258,7 @@ not reported in tokens:
   full, because the same models read one token in a tenth of a second where they report tokens. Where a provider reports
   both, its tokens count.
 - **Searches** (a rerank): the text that was searched, as an estimate.
+- **What a request only names** (a file, an earlier response), where nothing is reported: {KEPT_READ:,} tokens.
 - **Cohere**: `billed_units`, which leave out its own instructions.
 - **Amazon Bedrock's Invoke**: the counts in the headers of the reply, or in the last chunk of a stream.
 

@@ -23,6 +23,8 @@ HOSTED_TOKENS = 65_536
 TOOL_TOKENS = 1_024
 """Instructions that a provider adds to a request with tools or an output schema, and xAI to every one."""
 BYTES_PER_AUDIO_TOKEN = 16
+SOUND_ELSEWHERE = 131_072
+"""Sound to transcribe that is only named: more than three hours of it, at ten tokens a second."""
 BYTES_PER_VIDEO_TOKEN = 4
 
 OUTPUT_WITHOUT_BODY = 8_192
@@ -217,4 +219,6 @@ def form_ceiling(parts: list[Part], total: int) -> int:
                 ceiling += UNKNOWN.image
             else:
                 ceiling += part.length // BYTES_PER_AUDIO_TOKEN + 1
+        elif part.names_a_file:
+            ceiling += SOUND_ELSEWHERE
     return ceiling
