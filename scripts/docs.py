@@ -21,9 +21,11 @@ from ownkey.accounts.api_tokens import SCOPES
 from ownkey.api.urls import PREFIX, ROUTES
 from ownkey.cli.main import app
 from ownkey.errors import OwnkeyError
+from ownkey.gateway.ceilings import HOSTED_TOKENS
 from ownkey.gateway.dialects.error_shapes import ERROR_WORDS
-from ownkey.gateway.estimates import AUDIO_TOKENS_PER_SECOND, BYTES_PER_TOKEN, IMAGE_READ, IMAGE_WRITTEN
+from ownkey.gateway.estimates import AUDIO_TOKENS_PER_SECOND, BYTES_PER_TOKEN, IMAGE_READ, IMAGE_WRITTEN, KEPT_READ
 from ownkey.gateway.media import MOST_PARTS as MOST_MEDIA_PARTS
+from ownkey.gateway.model_limits import UNKNOWN
 from ownkey.gateway.multipart_fields import MOST_PARTS as MOST_FORM_PARTS
 from ownkey.gateway.request_fields import MOST_VALUES
 from ownkey.plans import DEFAULT_CATALOGUE, Plan
@@ -260,12 +262,26 @@ research read and thought. What is not reported in tokens:
   full, because the same models read one token in a tenth of a second where they report tokens. Where a provider reports
   both, its tokens count.
 - **Searches** (a rerank): the text that was searched, as an estimate.
+- **What a request only names** (a file, an earlier response), where nothing is reported: {KEPT_READ:,} tokens.
 - **Cohere**: `billed_units`, which leave out its own instructions.
 - **Amazon Bedrock's Invoke**: the counts in the headers of the reply, or in the last chunk of a stream.
 
 Work whose cost is not in its reply (batches, fine-tuning, videos, background replies) and what is kept in the account
 need an own key, and so does a path that Ownkey does not know. Token counts and lists of models are free. Google's
 parameters that leave the usage out of a reply (`fields`, `alt=proto`) are refused.
+
+## What is held
+
+While a call on the allowance runs, as many tokens are held as it can use at most; what it did not use is free again
+when it ends. So a request that names much in few bytes needs room on the allowance:
+
+- **Text**: one token a byte. **Images** have a figure that no model of the same name goes beyond. An Azure deployment
+  should be named after its model, or begin with its name, because limits and figures go by that.
+- **What is only named** (a file or a video at an address or by its id, an earlier response or conversation, a cache, a
+  stored prompt or agent): as much as the model can read, all of it together; for a model that we do not know
+  {UNKNOWN.reads:,} tokens. Content that stands in the request needs less.
+- **Tools that the provider runs**, searches among them: {HOSTED_TOKENS:,} tokens, and the request once more.
+- **The answer**: the caller's limit, or what the model can write; without a limit, at most a quarter of what is left.
 
 ## What a request may hold
 

@@ -1,63 +1,41 @@
 """Upper bounds of what a call can cost, known before it runs; and the estimate when a provider says nothing.
 
-A tokenizer over bytes never makes more tokens than there are bytes, so the bytes of a request bound its input. What
-is not text is counted by the tables below instead, and what the bytes do not show (files kept elsewhere, tools that
-the provider runs) is added. The figures are generous roundings of the providers' documented maxima.
+A tokenizer over bytes never makes more tokens than there are bytes, so the bytes of a request bound its input. Images,
+sounds and videos in it are counted by the tables below instead. What it only names (a file at an address, an earlier
+response, a cache) nobody can measure beforehand: all of that together is counted as the most that the model can read
+(``model_limits``). What tools that the provider runs bring in has no bound, but a generous figure.
 """
 
 from __future__ import annotations
-
-import re
-from functools import lru_cache
 
 import msgspec
 
 from ownkey.gateway.json_scan import UNREADABLE
 from ownkey.gateway.media import Media
+from ownkey.gateway.model_limits import UNKNOWN, Limits, limits_of
 from ownkey.gateway.multipart_fields import Part
-from ownkey.gateway.request_body import Body, OtherBody, SectionedBody, Tool
+from ownkey.gateway.request_body import Body, Item, OtherBody, SectionedBody, ToolConfig
 
-IMAGE_TOKENS = 8_192
-"""One image read, whatever its size: above every provider's maximum but gpt-4o-mini's."""
-IMAGE_TOKENS_BY_MODEL = {"gpt-4o-mini": 49_152}
-FILE_TOKENS = 65_536
-"""One document, or content kept with the provider: a cache, an earlier response, a stored prompt."""
+DOCUMENT_TOKENS = 65_536
+"""The least for a document in the request: its pages may be read as images, and its bytes do not tell how many."""
+HOSTED_TOKENS = 65_536
+"""What tools that the provider runs bring in."""
 TOOL_TOKENS = 1_024
 """Instructions that a provider adds to a request with tools or an output schema, and xAI to every one."""
 BYTES_PER_AUDIO_TOKEN = 16
+SOUND_ELSEWHERE = 131_072
+"""Sound to transcribe that is only named: more than three hours of it, at ten tokens a second."""
 BYTES_PER_VIDEO_TOKEN = 4
 
-DEFAULT_OUTPUT = 131_072
-"""The most a model writes in one answer where the table below does not know better."""
 OUTPUT_WITHOUT_BODY = 8_192
-"""The same for a path we do not know, asked without a body."""
+"""The most for a path we do not know, asked without a body."""
 IMAGE_OUTPUT = 8_192
-"""One generated image; OpenAI's largest has 6,240 tokens."""
+"""One generated image; the largest of ``gpt-image-1`` has 6,240 tokens."""
+IMAGE_OUTPUT_4K = 16_384
+"""One of ``gpt-image-2``, which has 13,342 tokens at 3840 x 2160 in high quality."""
 SPEECH_OUTPUT = 8_192
 TRANSCRIPT_OUTPUT = 16_384
 
-OUTPUT_BY_MODEL: tuple[tuple[str, int], ...] = (
-    # The longest prefix that fits decides. Sources: the providers' model pages.
-    ("gpt-3.5", 4_096),
-    ("gpt-4", 8_192),
-    ("gpt-4-turbo", 4_096),
-    ("gpt-4o", 16_384),
-    ("gpt-4.1", 32_768),
-    ("gpt-5", 128_000),
-    ("chatgpt-4o", 16_384),
-    ("o1", 100_000),
-    ("o3", 100_000),
-    ("o4", 100_000),
-    ("claude-3-haiku", 4_096),
-    ("claude-3-opus", 4_096),
-    ("claude-3-5", 8_192),
-    ("gemini-1.5", 8_192),
-    ("gemini-2.0", 8_192),
-    ("gemini-2.5", 65_536),
-    ("gemini-3", 65_536),
-)
-# Bedrock's ids begin with a region and the model's maker: us.anthropic.claude-…
-_MAKERS = re.compile(r"^(?:[a-z0-9-]+\.)+(?=[a-z])")
 _OUTPUT_BY_KIND = {
     "embeddings": 0,
     "images": IMAGE_OUTPUT,
@@ -69,21 +47,24 @@ _OUTPUT_BY_KIND = {
 }
 
 
-_tools = msgspec.json.Decoder(list[Tool] | None)
-_OWN_TOOLS = ("function", "custom", "namespace")
+_items = msgspec.json.Decoder(list[Item])
+_tools = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | None)
+_tool_configs = msgspec.json.Decoder(ToolConfig | None)
+_RESPONSES = ("responses", "compact")
+_NULL = msgspec.Raw(b"null")
+_OWN_TYPES = (b'"function"', b'"custom"', b'"namespace"')
+_OWN_MEMBERS = frozenset({"functionDeclarations", "function_declarations", "toolSpec", "cachePoint"})
+_SEARCHING = ("groq/compound", "compound-beta")
 
 
-@lru_cache(1_024)
 def output_maximum(kind: str, model: str, has_body: bool) -> int:
     """The most output tokens one choice can have when the caller sets no limit."""
     known = _OUTPUT_BY_KIND.get(kind)
     if known is not None:
-        return known
+        return IMAGE_OUTPUT_4K if kind == "images" and "gpt-image-2" in model else known
     if kind == "unknown" and not has_body:
         return OUTPUT_WITHOUT_BODY
-    name = _MAKERS.sub("", model.rsplit("/", 1)[-1])
-    fitting = [(len(prefix), tokens) for prefix, tokens in OUTPUT_BY_MODEL if name.startswith(prefix)]
-    return max(fitting)[1] if fitting else DEFAULT_OUTPUT
+    return limits_of(model).writes
 
 
 def input_ceiling(kind: str, model: str, body: bytes, fields: Body, media: Media) -> int:
@@ -93,10 +74,14 @@ def input_ceiling(kind: str, model: str, body: bytes, fields: Body, media: Media
         ceiling += TOOL_TOKENS
     if fields.prediction:
         ceiling += len(fields.prediction)  # what is rejected of it is billed as output
-    if _reads_more_than_it_shows(kind, model, fields):
+    if _runs_tools(model, fields):
         # After each step of a tool that the provider runs, the conversation is read again.
-        ceiling += FILE_TOKENS + len(body)
-    return ceiling + _media_tokens(model, media) if media else ceiling
+        ceiling += HOSTED_TOKENS + len(body)
+    unseen = reads_what_is_kept(kind, model, fields)
+    if media or unseen:
+        limits = UNKNOWN if fields.models else limits_of(model)  # of a list we do not know which one answers
+        ceiling += _media_tokens(limits, media, unseen)
+    return ceiling
 
 
 def _brings_instructions(model: str, fields: Body) -> bool:
@@ -108,7 +93,7 @@ def _brings_instructions(model: str, fields: Body) -> bool:
         or fields.output_format
         or fields.output_config
         or fields.text
-        or fields.models  # a list to choose from: we do not know which model answers
+        or fields.models
         or "grok-4" in model
         or (isinstance(fields, SectionedBody) and _section_brings_instructions(fields))
     )
@@ -121,23 +106,72 @@ def _section_brings_instructions(fields: SectionedBody) -> bool:
     return section is not None and bool(section.responseSchema or section.responseJsonSchema)
 
 
-def _reads_more_than_it_shows(kind: str, model: str, fields: Body) -> bool:
-    """Whether the provider runs tools for this request, or adds content that it keeps."""
+def reads_what_is_kept(kind: str, model: str, fields: Body) -> bool:
+    """Whether the request names content that the provider keeps: an earlier response, a cache, a stored prompt."""
     return bool(
         fields.previous_response_id
         or fields.previous_interaction_id
         or fields.conversation
-        or fields.container
         or fields.cachedContent
         or fields.cached_content
+        or fields.agent_id
+        or ((fields.google or fields.extra_body) and _names_a_cache(fields))
+        or (kind in _RESPONSES and (_begins(fields.prompt, b"{") or _names_items(fields.input)))
+        or (kind == "chat" and fields.inputs and not model)  # a conversation of Mistral's that goes on
+        or (type(fields) is OtherBody and (fields.conversation_id or ":prompt/" in model))
+    )
+
+
+def _begins(value: msgspec.Raw, sign: bytes) -> bool:
+    return bytes(memoryview(value)[:1]) == sign
+
+
+def _names_a_cache(fields: Body) -> bool:
+    """Whether Gemini's own members in a request of OpenAI's form name a cache."""
+    for holder in (fields.extra_body, {"google": fields.google}):
+        google = holder.get("google") if isinstance(holder, dict) else None
+        if isinstance(google, dict) and (google.get("cached_content") or google.get("cachedContent")):
+            return True
+    return False
+
+
+def _names_items(items: msgspec.Raw) -> bool:
+    """Whether there are items of earlier responses in the input by their ids alone."""
+    if not _begins(items, b"["):
+        return False
+    try:
+        found = _items.decode(items)
+    except UNREADABLE:
+        return True
+    return any(item.id is not None and item.type is None and item.role is None for item in found)
+
+
+def _runs_tools(model: str, fields: Body) -> bool:
+    """Whether the provider runs tools for this request, a search among them."""
+    return bool(
+        fields.container
         or fields.mcp_servers
         or fields.plugins
         or fields.search_parameters
         or fields.web_search_options is not None
-        or (kind == "responses" and bytes(memoryview(fields.prompt)[:1]) == b"{")
-        or (type(fields) is OtherBody and (fields.conversation_id or fields.connectors or ":prompt/" in model))
+        or fields.enable_search
+        or model.startswith(_SEARCHING)
+        or ":online" in model
+        or (fields.models and b":online" in bytes(fields.models))
+        or (type(fields) is OtherBody and (fields.connectors or _configures_hosted_tool(fields.toolConfig)))
         or (fields.tools and _has_hosted_tool(fields.tools))
     )
+
+
+def _configures_hosted_tool(config: msgspec.Raw) -> bool:
+    """The same for Bedrock's object that the tools stand in."""
+    if not config:
+        return False
+    try:
+        found = _tool_configs.decode(config)
+    except UNREADABLE:
+        return True
+    return found is not None and bool(found.tools) and _has_hosted_tool(found.tools)
 
 
 def _has_hosted_tool(tools: msgspec.Raw) -> bool:
@@ -145,28 +179,34 @@ def _has_hosted_tool(tools: msgspec.Raw) -> bool:
         found = _tools.decode(tools)
     except UNREADABLE:
         return True
-    for tool in found or ():
-        if tool.type is not None:
-            if tool.type not in _OWN_TOOLS:
-                return True
-        elif not (tool.name or tool.function or tool.functionDeclarations or tool.function_declarations):
-            return True
-    return False
+    return any(_is_hosted(tool) for tool in found or ())
 
 
-def _media_tokens(model: str, media: Media) -> int:
-    """What images, files, sounds and videos count by table, less their bytes where they stand in the request."""
-    name = model.rsplit("/", 1)[-1]
-    image = max((tokens for prefix, tokens in IMAGE_TOKENS_BY_MODEL.items() if name.startswith(prefix)), default=0)
-    tokens = 0
+def _is_hosted(tool: dict[str, msgspec.Raw]) -> bool:
+    """Whether the provider runs a tool: its type says so, or a member that a tool of the caller's does not have."""
+    kind = tool.get("type", _NULL)
+    if kind != _NULL:
+        return bytes(kind) not in _OWN_TYPES
+    if "name" in tool or "function" in tool:
+        return False
+    members = {name for name, value in tool.items() if value != _NULL}
+    return not members or not members <= _OWN_MEMBERS
+
+
+def _media_tokens(limits: Limits, media: Media, unseen: bool) -> int:
+    """What media count, less their bytes where they stand in the request; ``unseen``: so does what is not in it."""
+    tokens = documents = 0
     for medium, inline in media:
+        tokens -= inline
         if medium == "image":
-            tokens += (image or IMAGE_TOKENS) - inline
-        elif medium == "file" or not inline:
-            tokens += max(FILE_TOKENS - inline, 0)
+            tokens += limits.image
+        elif medium == "file":
+            documents += max(inline, DOCUMENT_TOKENS)
+        elif medium == "unseen":
+            unseen = True
         else:
-            tokens += inline // (BYTES_PER_AUDIO_TOKEN if medium == "audio" else BYTES_PER_VIDEO_TOKEN) - inline
-    return tokens
+            tokens += inline // (BYTES_PER_AUDIO_TOKEN if medium == "audio" else BYTES_PER_VIDEO_TOKEN)
+    return tokens + (limits.reads if unseen else min(documents, limits.reads))
 
 
 def form_ceiling(parts: list[Part], total: int) -> int:
@@ -176,7 +216,9 @@ def form_ceiling(parts: list[Part], total: int) -> int:
         if part.is_file:
             ceiling -= part.length
             if part.content_type.startswith("image/"):
-                ceiling += IMAGE_TOKENS
+                ceiling += UNKNOWN.image
             else:
                 ceiling += part.length // BYTES_PER_AUDIO_TOKEN + 1
+        elif part.names_a_file:
+            ceiling += SOUND_ELSEWHERE
     return ceiling

@@ -21,6 +21,10 @@ IMAGE_WRITTEN = 1_056
 """A generated image: a square one of OpenAI's in medium quality."""
 BYTES_PER_AUDIO_TOKEN = 1_000
 """Speech, compressed: some 20 kB and 20 tokens a second."""
+KEPT_READ = 16_384
+"""Content that a request only names: a long conversation, or a document of some twenty pages."""
+SOUND_ELSEWHERE = 3_000
+"""Sound to transcribe that a form only names: five minutes of it, at ten tokens a second."""
 
 
 def tokens_of_text(length: int) -> int:
@@ -38,6 +42,9 @@ def input_tokens(body: bytes, media: Media) -> int:
         elif medium == "audio":
             length -= inline
             tokens += -(-inline // BYTES_PER_AUDIO_TOKEN)
+        elif medium == "unseen":
+            length -= inline
+            tokens += KEPT_READ
     return max(tokens_of_text(length) + tokens, 1)
 
 
@@ -45,7 +52,9 @@ def form_tokens(form: Sequence[Part]) -> int:
     """Tokens of a multipart form, at least 1."""
     tokens = 0
     for part in form:
-        if not part.is_file:
+        if part.names_a_file:
+            tokens += SOUND_ELSEWHERE
+        elif not part.is_file:
             tokens += tokens_of_text(part.length)
         elif part.content_type.startswith("image/"):
             tokens += IMAGE_READ

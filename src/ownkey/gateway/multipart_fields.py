@@ -31,7 +31,13 @@ class Part:
     length: int = 0
     value: bytes = b""
 
+    @property
+    def names_a_file(self) -> bool:
+        """Whether this is no file itself, but the address or the id of one that is kept elsewhere."""
+        return not self.is_file and (self.name == "file_id" or _ADDRESS.match(self.value) is not None)
 
+
+_ADDRESS = re.compile(rb"\s*[A-Za-z0-9+.-]{1,16}://")
 _BOUNDARY = re.compile(rb"[\w'()+,./:=? -]{1,200}")
 _BEGINS = re.compile(rb"[\r\n]*+")
 _HEADER = re.compile(rb"([\w!#$%&'*+.^`|~-]+):[ \t]*([^\r\n\0]*)")

@@ -49,6 +49,7 @@ class Body(Section):
     output_format: msgspec.Raw = _NOTHING
     output_config: msgspec.Raw = _NOTHING
     text: msgspec.Raw = _NOTHING
+    # What may answer instead.
     models: msgspec.Raw = _NOTHING
     # What it keeps, or looks up, and reads besides.
     previous_response_id: Any = None
@@ -57,10 +58,16 @@ class Body(Section):
     container: Any = None
     cachedContent: Any = None
     cached_content: Any = None
+    extra_body: Any = None
+    google: Any = None
+    agent_id: Any = None
+    input: msgspec.Raw = _NOTHING
+    inputs: msgspec.Raw = _NOTHING
     mcp_servers: Any = None
     plugins: Any = None
     search_parameters: Any = None
     web_search_options: Any = None
+    enable_search: Any = None
 
 
 class SectionedBody(Body):
@@ -97,11 +104,15 @@ class OtherBody(SectionedBody):
     connectors: Any = None
 
 
-class Tool(msgspec.Struct):
-    """A tool of the caller has a type of its own or a name; one that the provider runs has neither, or another type."""
+class ToolConfig(msgspec.Struct):
+    """Where Bedrock's requests have their tools."""
 
-    type: str | None = None
-    name: str | None = None
-    function: msgspec.Raw = _NOTHING
-    functionDeclarations: msgspec.Raw = _NOTHING
-    function_declarations: msgspec.Raw = _NOTHING
+    tools: msgspec.Raw = _NOTHING
+
+
+class Item(msgspec.Struct):
+    """An item of the input of OpenAI's Responses. One of an id alone stands for an earlier one that OpenAI keeps."""
+
+    type: Any = None
+    role: Any = None
+    id: Any = None

@@ -6,7 +6,7 @@ or when 256 KiB have gathered; each byte once. What is held is bounded, whatever
 
 from __future__ import annotations
 
-from ownkey.gateway import estimates, sse
+from ownkey.gateway import ceilings, estimates, sse
 from ownkey.gateway.call import Call
 from ownkey.gateway.dialects.dialect import Headers
 from ownkey.gateway.dialects.reported import Reported
@@ -154,13 +154,21 @@ class ReplyWatch:
             reported = Reported()
         usage = reported.usage()
         return Usage(
-            self._call.input_estimate() if reported.input_tokens is None else usage.input_tokens,
+            self._input_estimate() if reported.input_tokens is None else usage.input_tokens,
             usage.output_tokens if self._output_is_exact(reported, finished) else max(usage.output_tokens, written),
             usage.cached_input_tokens,
             usage.cache_write_tokens,
             usage.reasoning_tokens,
             estimated=True,
         )
+
+    def _input_estimate(self) -> int:
+        """Our own count of what the model read, never more than was held for it."""
+        call = self._call
+        estimate = call.input_estimate()
+        if ceilings.reads_what_is_kept(call.endpoint.kind, call.model, call.fields):
+            estimate = min(estimate + estimates.KEPT_READ, call.input_ceiling())
+        return estimate
 
     def _read(self, *, more_may_come: bool = True) -> None:
         """Hand what was put aside to the reader."""

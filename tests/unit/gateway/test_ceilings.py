@@ -10,17 +10,19 @@ import pytest
 
 from ownkey.errors import InvalidRequest
 from ownkey.gateway.ceilings import (
-    DEFAULT_OUTPUT,
-    FILE_TOKENS,
+    DOCUMENT_TOKENS,
+    HOSTED_TOKENS,
     IMAGE_OUTPUT,
-    IMAGE_TOKENS,
+    IMAGE_OUTPUT_4K,
     OUTPUT_WITHOUT_BODY,
     SPEECH_OUTPUT,
     TOOL_TOKENS,
 )
 from ownkey.gateway.media import MOST_PARTS
+from ownkey.gateway.model_limits import UNKNOWN, limits_of
 from tests.unit.gateway.samples import call
 
+IMAGE_TOKENS = UNKNOWN.image
 PICTURE = base64.b64encode(b"\x89PNG" + b"p" * 300_000).decode()
 
 
@@ -50,7 +52,8 @@ def test_plain_text_is_bounded_by_its_bytes(text: str) -> None:
 def test_an_image_counts_by_table_not_by_its_bytes(slug: str, part: dict[str, Any]) -> None:
     """A photograph inside the request has a few thousand tokens, not a few hundred thousand."""
     read = call(slug, ask(slug, [part]))
-    assert IMAGE_TOKENS < read.input_ceiling() < IMAGE_TOKENS + 500
+    image = limits_of(read.model).image
+    assert image < read.input_ceiling() < image + 500
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ def test_an_image_counts_by_table_not_by_its_bytes(slug: str, part: dict[str, An
 def test_an_image_kept_elsewhere_counts_too(slug: str, part: dict[str, Any]) -> None:
     """A reference of a few bytes may be an image of thousands of tokens."""
     read = call(slug, ask(slug, [part]))
-    assert read.input_ceiling() == len(read.body) + IMAGE_TOKENS
+    assert read.input_ceiling() == len(read.body) + limits_of(read.model).image
 
 
 def test_images_add_up_wherever_messages_have_them() -> None:
@@ -109,7 +112,7 @@ def test_a_document_counts_its_bytes_and_at_least_the_table() -> None:
     for data in (small, large):
         part = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": data}}
         read = call("anthropic", ask("anthropic", [part]))
-        assert read.input_ceiling() >= max(len(data), FILE_TOKENS)
+        assert read.input_ceiling() >= max(len(data), DOCUMENT_TOKENS)
 
 
 def test_sound_and_video_count_by_table() -> None:
@@ -124,9 +127,6 @@ def test_sound_and_video_count_by_table() -> None:
 @pytest.mark.parametrize(
     ("slug", "path", "more"),
     [
-        ("openai", "/v1/responses", {"previous_response_id": "resp_1"}),
-        ("openai", "/v1/responses", {"conversation": "conv_1"}),
-        ("openai", "/v1/responses", {"prompt": {"id": "pmpt_1"}}),
         ("openai", "/v1/responses", {"tools": [{"type": "web_search"}]}),
         ("openai", "/v1/responses", {"tools": [{"type": "function", "name": "f"}, {"type": "mcp"}]}),
         ("openai", "", {"web_search_options": {}}),
@@ -134,14 +134,69 @@ def test_sound_and_video_count_by_table() -> None:
         ("anthropic", "", {"container": "c"}),
         ("anthropic", "", {"mcp_servers": [{"url": "https://example.com"}]}),
         ("gemini", "", {"tools": [{"googleSearch": {}}]}),
-        ("gemini", "", {"cachedContent": "cachedContents/c"}),
+        ("gemini", "", {"tools": [{"functionDeclarations": [], "urlContext": {}}]}),
+        ("gemini", "", {"tools": [{"functionDeclarations": [{"name": "f"}]}, {"codeExecution": {}}]}),
         ("openrouter", "/api/v1/chat/completions", {"plugins": [{"id": "web"}]}),
+        ("openrouter", "/api/v1/chat/completions", {"model": "openai/gpt-4o:online"}),
+        ("openrouter", "/api/v1/chat/completions", {"model": "m", "models": ["m", "openai/gpt-4o:online"]}),
+        ("groq", "", {"model": "groq/compound"}),
+        ("groq", "", {"model": "groq/compound-mini"}),
+        ("qwen", "/compatible-mode/v1/chat/completions", {"model": "qwen-plus", "enable_search": True}),
+        ("bedrock", "/model/us.amazon.nova-premier-v1:0/converse", {"toolConfig": {"tools": [{"systemTool": {}}]}}),
+        ("bedrock", "/model/us.amazon.nova-premier-v1:0/converse", {"toolConfig": {"tools": "unreadable"}}),
     ],
 )
-def test_what_the_bytes_do_not_show_is_added(slug: str, path: str, more: dict[str, Any]) -> None:
-    """Content that the provider keeps, and tools that it runs, bring in what no byte of the request shows."""
+def test_what_tools_of_the_provider_bring_in_is_added(slug: str, path: str, more: dict[str, Any]) -> None:
+    """Tools that the provider runs bring in what no byte of the request shows, and the model reads all of it again."""
     read = call(slug, more, path)
-    assert read.input_ceiling() >= 2 * len(read.body) + FILE_TOKENS
+    assert read.input_ceiling() >= 2 * len(read.body) + HOSTED_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("slug", "path", "more"),
+    [
+        ("openai", "/v1/responses", {"previous_response_id": "resp_1"}),
+        ("openai", "/v1/responses", {"conversation": "conv_1"}),
+        ("openai", "/v1/responses", {"prompt": {"id": "pmpt_1"}}),
+        ("openai", "/v1/responses", {"input": [{"id": "msg_1"}, {"role": "user", "content": "and?"}]}),
+        ("openai", "/v1/responses", {"input": [{"type": "message", "role": "user", "content": "x"}, {"\\id": "m"}]}),
+        ("openai", "/v1/responses", {"input": [{"id": "msg_1"}, "what nobody can read"]}),
+        ("openai", "/v1/responses/compact", {"previous_response_id": "resp_1"}),
+        ("openai", "", {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}] * 20}),
+        ("gemini", "", {"cachedContent": "cachedContents/c"}),
+        ("gemini", "/v1beta/openai/chat/completions", {"extra_body": {"google": {"cached_content": "c"}}}),
+        ("gemini", "/v1beta/openai/chat/completions", {"google": {"cachedContent": "c"}}),
+        ("mistral", "/v1/conversations/conv_1", {"inputs": "and?"}),
+        ("mistral", "/v1/agents/completions", {"agent_id": "ag_1", "messages": []}),
+        ("mistral", "/v1/conversations", {"model": "m", "inputs": [{"content": [{"type": "document_url"}]}]}),
+    ],
+)
+def test_what_the_provider_keeps_counts_as_what_the_model_can_read(slug: str, path: str, more: dict[str, Any]) -> None:
+    """However much is kept, no more of it is read than the model's context window holds, and nobody knows how much."""
+    body = json.dumps(more).replace("\\\\id", "\\u0069d").encode()
+    read = call(slug, body, path)
+    assert (
+        limits_of(read.model).reads
+        <= read.input_ceiling() - len(read.body)
+        <= limits_of(read.model).reads + TOOL_TOKENS
+    )
+
+
+@pytest.mark.parametrize(
+    ("slug", "path", "more"),
+    [
+        ("openai", "/v1/responses", {"input": [{"type": "function_call", "id": "fc_1", "arguments": "{}"}]}),
+        ("openai", "/v1/responses", {"input": [{"role": "assistant", "id": "msg_1", "content": "yes"}]}),
+        ("openai", "/v1/responses", {"input": 'an "id"'}),
+        ("gemini", "/v1beta/openai/chat/completions", {"extra_body": {"google": {"thinking_config": {}}}}),
+        ("gemini", "/v1beta/openai/chat/completions", {"extra_body": "x", "google": 5}),
+        ("mistral", "/v1/conversations", {"model": "m", "inputs": "hello"}),
+    ],
+)
+def test_what_stands_in_the_request_is_not_counted_as_kept(slug: str, path: str, more: dict[str, Any]) -> None:
+    """An id beside the content itself, or members of the provider's own, bring in nothing."""
+    read = call(slug, more, path)
+    assert read.input_ceiling() == len(read.body)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +207,8 @@ def test_what_the_bytes_do_not_show_is_added(slug: str, path: str, more: dict[st
         ("openai", "", {"response_format": {"type": "json_schema", "json_schema": {}}}),
         ("anthropic", "", {"tools": [{"name": "f", "input_schema": {"type": "object"}}]}),
         ("gemini", "", {"tools": [{"functionDeclarations": [{"name": "f"}]}]}),
+        ("gemini", "", {"tools": [{"function_declarations": [], "googleSearch": None}]}),
+        ("bedrock", "/model/m/converse", {"toolConfig": {"tools": [{"toolSpec": {"name": "f"}}, {"cachePoint": {}}]}}),
         ("gemini", "", {"generationConfig": {"responseSchema": {"type": "OBJECT"}}}),
         ("xai", "/v1/chat/completions", {"model": "grok-4"}),
     ],
@@ -183,12 +240,17 @@ def test_a_prediction_counts_twice() -> None:
         ("openai", "", "gpt-4o-mini-2024-07-18", 16_384),
         ("openai", "", "gpt-4.1-nano", 32_768),
         ("openai", "", "gpt-4", 8_192),
-        ("openai", "", "a-model-nobody-knows", DEFAULT_OUTPUT),
+        ("openai", "", "gpt-5-mini", 128_000),
+        ("openai", "/v1/responses", "gpt-5-pro-2025-10-06", 272_000),
+        ("deepseek", "/chat/completions", "deepseek-v4-pro", 393_216),
+        ("bedrock", "/model/us.anthropic.claude-3-haiku-20240307-v1:0/converse", "", 4_096),
+        ("openai", "", "a-model-nobody-knows", UNKNOWN.writes),
         ("openrouter", "/api/v1/chat/completions", "openai/gpt-4o", 16_384),
         ("openai", "/v1/embeddings", "text-embedding-3-small", 0),
         ("openai", "/v1/images/generations", "gpt-image-1", IMAGE_OUTPUT),
+        ("openai", "/v1/images/generations", "gpt-image-2", IMAGE_OUTPUT_4K),
         ("openai", "/v1/audio/speech", "gpt-4o-mini-tts", SPEECH_OUTPUT),
-        ("openai", "/v1/unknown", "x", DEFAULT_OUTPUT),
+        ("openai", "/v1/unknown", "x", UNKNOWN.writes),
     ],
 )
 def test_the_most_a_model_writes_is_a_table(slug: str, path: str, model: str, most: int) -> None:
@@ -239,13 +301,14 @@ def test_a_model_that_reads_images_dearly_has_a_figure_of_its_own() -> None:
     """gpt-4o-mini counts an image more than thirty times as high as its siblings."""
     part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
     assert call(body={**ask("openai", [part]), "model": "gpt-4o-mini"}).input_ceiling() > 48_000
+    assert call(body={**ask("openai", [part]), "model": "gpt-4o"}).input_ceiling() < 9_000
 
 
 @pytest.mark.parametrize("tools", ["web", [[]], {"type": "web_search"}, [{"type": 5}]])
 def test_tools_of_an_unknown_form_count_as_the_providers(tools: Any) -> None:
     """What we cannot read might run there."""
     read = call("openai", {"tools": tools}, "/v1/responses")
-    assert read.input_ceiling() >= FILE_TOKENS
+    assert read.input_ceiling() >= HOSTED_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -258,12 +321,71 @@ def test_tools_of_an_unknown_form_count_as_the_providers(tools: Any) -> None:
         {"fileData": {"fileUri": "https://example.com/v", "mimeType": "video/mp4"}},
         {"fileData": {"fileUri": "https://example.com/v", "mimeType": 5}},
         {"inlineData": {"mimeType": "audio/wav"}},
+        {"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}},
+        {"type": "document_url", "document_url": "https://example.com/a.pdf"},
+        {"type": "file_url", "file_url": {"url": "https://example.com/a.pdf"}},
+        {"type": "input_audio", "input_audio": "https://example.com/a.mp3"},
+        {"type": "input_audio", "input_audio": {"data": "https://example.com/a.wav", "format": "wav"}},
+        {"type": "input_file", "file_url": "https://example.com/a.pdf"},
+        {"type": "a_file_by_a_new_name", "file": "f"},
+        {"document": {"format": "pdf", "source": {"s3Location": {"uri": "s3://bucket/a.pdf"}}}},
     ],
 )
-def test_what_is_kept_elsewhere_counts_as_a_file(part: dict[str, Any]) -> None:
-    """A file, a video or a sound that is only named may be as large as the table says."""
-    read = call(body=ask("openai", ["text", part]))
-    assert read.input_ceiling() == len(read.body) + FILE_TOKENS
+def test_what_is_kept_elsewhere_counts_as_what_the_model_can_read(part: dict[str, Any]) -> None:
+    """Files, videos and sounds that are only named have no size; all of them together fill the context window."""
+    read = call(body=ask("openai", ["text", part, part]))
+    assert read.input_ceiling() == len(read.body) + UNKNOWN.reads
+    read = call(body={**ask("openai", [part]), "model": "openai/gpt-4.1-mini"})
+    assert read.input_ceiling() == len(read.body) + 1_048_576
+    read = call(body={**ask("openai", [part]), "model": "gpt-4o", "models": ["gpt-4o", "gpt-5"]})
+    assert read.input_ceiling() == len(read.body) + UNKNOWN.reads + TOOL_TOKENS
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "text": "the input_audio"},
+        {"type": "web_search_call", "id": "ws_1", "action": {"query": "input_image"}},
+        {"type": "tool_result", "content": [{"type": "search_result", "content": [{"type": "text", "text": "x"}]}]},
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "words"}},
+        {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "x"}]}},
+        {"type": "document", "document": {"id": "d", "data": {"snippet": "words"}}},
+        {"document": {"format": "txt", "source": {"text": "words"}}},
+        {"type": "container_upload", "file_id": "file_1"},
+    ],
+)
+def test_text_of_any_type_counts_by_its_bytes(part: dict[str, Any]) -> None:
+    """What a tool was asked and said, and documents of text, stand there in full."""
+    read = call(body=ask("openai", [part]))
+    assert read.input_ceiling() == len(read.body)
+
+
+def test_images_in_a_document_of_parts_count() -> None:
+    """Anthropic's documents may be lists of texts and images."""
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+    part = {"type": "document", "source": {"type": "content", "content": [image, image]}}
+    read = call("anthropic", ask("anthropic", [part]))
+    assert read.input_ceiling() == len(read.body) + 2 * IMAGE_TOKENS
+
+
+def test_images_to_edit_count_each() -> None:
+    """Images to edit may be named by their ids or addresses, or stand in the request."""
+    images = [{"file_id": "f"}] * 15 + [{"image_url": f"data:image/png;base64,{PICTURE}"}]
+    read = call("openai", {"model": "gpt-image-1", "prompt": "x", "images": images}, "/v1/images/edits")
+    assert 16 * IMAGE_TOKENS < read.input_ceiling() < 16 * IMAGE_TOKENS + 1_000
+
+
+def test_a_video_at_a_rate_of_its_own_is_not_bounded_by_its_bytes() -> None:
+    """The caller may have 24 images of each second read instead of one."""
+    video = {"inlineData": {"mimeType": "video/mp4", "data": PICTURE}, "videoMetadata": {"fps": 24}}
+    assert 1_048_576 < call("gemini", ask("gemini", [video])).input_ceiling() < 1_048_576 + 1_000
+
+
+def test_a_document_counts_no_more_than_the_model_can_read() -> None:
+    """Its bytes may be many more than the tokens that fit."""
+    part = {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{PICTURE}"}}
+    read = call(body={**ask("openai", [part]), "model": "gpt-4o"})
+    assert 128_000 < read.input_ceiling() < 128_000 + 500
 
 
 def test_deeply_nested_parts_are_not_followed_for_ever() -> None:

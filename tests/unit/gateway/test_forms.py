@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ownkey.errors import InvalidRequest
-from ownkey.gateway.ceilings import IMAGE_TOKENS
+from ownkey.gateway.ceilings import SOUND_ELSEWHERE
+from ownkey.gateway.model_limits import UNKNOWN
 from ownkey.gateway.multipart_fields import read_form
 from tests.unit.gateway.samples import call, steps
 
@@ -27,6 +28,23 @@ def form(*parts: tuple[str, bytes], files: dict[str, tuple[str, bytes]] | None =
 SOUND = {"file": ("audio/mpeg", b"\xff\xfb" * 8_000)}
 
 
+@pytest.mark.parametrize(
+    ("slug", "path", "field"),
+    [
+        ("groq", "/openai/v1/audio/transcriptions", ("url", b"https://example.com/a.mp3")),
+        ("mistral", "/v1/audio/transcriptions", ("file_url", b" HTTPS://example.com/a.mp3")),
+        ("mistral", "/v1/audio/transcriptions", ("file_id", b"f-1")),
+    ],
+)
+def test_sound_that_is_only_named_counts_by_table(slug: str, path: str, field: tuple[str, bytes]) -> None:
+    """Hours of sound may lie at an address of a few bytes; without figures of the provider it counts as minutes."""
+    read = call(slug, form(("model", b"m"), field), path, content_type=FORM)
+    assert read.input_ceiling() == len(read.body) + SOUND_ELSEWHERE
+    assert 3_000 <= read.input_estimate() < 4_000
+    text = call(slug, form(("model", b"m"), ("language", b"en"), ("url", b"")), path, content_type=FORM)
+    assert text.input_ceiling() == len(text.body)
+
+
 def transcribe(body: bytes, content_type: str = FORM) -> object:
     """A transcription call with this body."""
     return call("openai", body, "/v1/audio/transcriptions", content_type=content_type)
@@ -46,7 +64,7 @@ def test_fields_are_read_from_the_form() -> None:
     images = form(("model", b"gpt-image-1"), ("n", b"3"), files={"image": ("image/png", b"p" * 100_000)})
     read = call("openai", images, "/v1/images/edits", content_type=FORM)
     assert read.choices == 3
-    assert IMAGE_TOKENS < read.input_ceiling() < IMAGE_TOKENS + 1_000
+    assert UNKNOWN.image < read.input_ceiling() < UNKNOWN.image + 1_000
 
 
 @pytest.mark.parametrize(

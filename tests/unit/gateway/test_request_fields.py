@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ownkey.errors import InvalidRequest
-from ownkey.gateway.ceilings import IMAGE_TOKENS
+from ownkey.gateway.model_limits import UNKNOWN
 from ownkey.gateway.request_fields import MOST_VALUES, refuse_repetitions
 from tests.unit.gateway.samples import call, steps
 
@@ -67,7 +67,7 @@ def test_an_image_is_seen_behind_any_text(text: str) -> None:
     image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
     content = [{"type": "text", "text": text}, image]
     read = call(body={"model": "m", "messages": [{"role": "user", "content": content}]})
-    assert read.input_ceiling() == len(read.body) + IMAGE_TOKENS
+    assert read.input_ceiling() == len(read.body) + UNKNOWN.image
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_odd_numbers_in_a_message(number: bytes, is_read: bool) -> None:
     """What is beyond any number of ours is the provider's to judge; a whole one that cannot be read is refused."""
     body = b'{"messages":[{"type":"image","x":[1.5,%b]}]}' % number
     if is_read:
-        assert call(body=body).input_ceiling() == len(body) + IMAGE_TOKENS
+        assert call(body=body).input_ceiling() == len(body) + UNKNOWN.image
     else:
         with pytest.raises(InvalidRequest, match="not valid JSON"):
             call(body=body)

@@ -12,6 +12,7 @@ import brotli
 import pytest
 
 from ownkey.gateway.call import Call
+from ownkey.gateway.estimates import KEPT_READ
 from ownkey.gateway.watch import ReplyWatch
 from ownkey.metering.usage import NOTHING_USED, Usage
 from tests.unit.gateway.samples import (
@@ -186,6 +187,49 @@ def test_an_interrupted_gemini_stream_knows_its_input() -> None:
     assert watched(streamed("gemini"), cut, finished=False) == Usage(7, 9, 0, 0, 3, estimated=True)
     longer = cut + events(*[{"candidates": [{"content": {"parts": [{"text": "y" * 400}]}}]}])
     assert watched(streamed("gemini"), longer, finished=False).output_tokens == 105
+
+
+@pytest.mark.parametrize(
+    ("slug", "path", "body"),
+    [
+        ("openai", "/v1/responses", {"model": "gpt-5", "previous_response_id": "resp_1", "input": "and now?"}),
+        (
+            "openai",
+            "/v1/responses",
+            {"model": "gpt-5", "input": [{"content": [{"type": "input_file", "file_id": "f"}]}]},
+        ),
+    ],
+)
+def test_an_interrupted_call_is_charged_for_what_it_only_named(slug: str, path: str, body: dict[str, Any]) -> None:
+    """Nobody knows how long an earlier response or a file is that the provider keeps: it has a figure of its own."""
+    read = call(slug, {**body, "stream": True}, path)
+    reply = named("response.output_text.delta", {"delta": "word "}) * 50
+    used = watched(read, reply, finished=False)
+    assert KEPT_READ < used.input_tokens < KEPT_READ + 100
+    assert used.output_tokens >= 50
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "text": "x"},
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+        {"type": "input_audio", "input_audio": {"data": "A" * 100}},
+        {"type": "input_audio", "input_audio": {"data": "A" * 1_000_000}},
+        {"type": "video_url", "video_url": {"url": "data:video/mp4;base64," + "A" * 1_000_000}},
+        {"type": "document", "source": {"data": "A" * 1_000_000}},
+        {"type": "document_url", "document_url": "https://example.com/a.pdf"},
+        {"inlineData": {"mimeType": "video/mp4", "data": "A" * 1_000_000}, "videoMetadata": {"fps": 24}},
+    ],
+)
+@pytest.mark.parametrize("model", ["m", "gpt-3.5-turbo"])
+def test_no_estimate_is_more_than_was_held(part: dict[str, Any], model: str) -> None:
+    """Whatever is estimated of an interrupted call was within its ceiling when it was admitted."""
+    body = {"model": model, "stream": True, "previous_response_id": "resp_1"}
+    read = call(body={**body, "max_tokens": 50, "messages": [{"role": "user", "content": [part] * 4}]})
+    used = watched(read, OPENAI_STREAM[:150] + b"A" * 1_000_000, finished=False)
+    assert 0 < used.input_tokens <= read.input_ceiling()
+    assert used.output_tokens <= 50
 
 
 def test_a_cut_gemini_array_is_charged_for_what_came() -> None:
