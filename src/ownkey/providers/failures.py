@@ -68,6 +68,8 @@ def _row(
 TABLE: tuple[Row, ...] = (
     # OpenAI and those who copy its words
     _row(Failure.BAD_REQUEST, "openai", (401,), "mismatched_organization invalid_organization mismatched_project"),
+    # A restricted key that lacks a right: it is a good one.
+    _row(Failure.LIMITED, "openai", (401,), says=r"^You have insufficient permissions|Missing scopes:"),
     # Qwen says "insufficient_quota" of a rate, and "Arrearage" of money.
     _row(
         Failure.PRESSURE,

@@ -31,7 +31,7 @@ _ROWS: tuple[Provider, ...] = (
         base_url="https://api.openai.com",
         console_url="https://platform.openai.com/api-keys",
         # A restricted key may be refused the list of models and still serve requests.
-        check=KeyCheck("/v1/models", verdicts={403: Health.UNVERIFIED}),
+        check=KeyCheck("/v1/models", verdicts={401: Health.UNVERIFIED, 403: Health.UNVERIFIED}),
         key_hints=(
             _hint("sk-proj-…", r"sk-(?:proj|svcacct|service)-[\w-]{20,}"),
             _hint("sk-…", r"sk-[\w-]*T3BlbkFJ[\w-]*"),

@@ -26,7 +26,16 @@ def google_error(code: int, status: str, message: str, reason: str = "") -> dict
     return {"error": {"code": code, "message": message, "status": status, "details": details}}
 
 
+# What OpenAI answers, with 401, to a restricted key.
+MISSING_SCOPES = openai_error(
+    "You have insufficient permissions for this operation. Missing scopes: api.model.read. Check that you have the "
+    "correct role in your organization (Reader, Writer, Owner) and project (Member, Owner), and if you're using a "
+    "restricted API key, that it has the necessary scopes.",
+    "invalid_request_error",
+)
+
 CASES = [
+    ("openai", 401, MISSING_SCOPES, "LIMITED"),
     (
         "openai",
         401,

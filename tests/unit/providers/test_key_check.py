@@ -25,6 +25,12 @@ KEY = Secret("sk-test-0123456789abcdef0123456789")
         ("openai", 200, b'{"data":[]}', Health.ACTIVE),
         ("openai", 401, b'{"error":{"code":"invalid_api_key"}}', Health.REJECTED),
         ("openai", 403, b"{}", Health.UNVERIFIED),
+        (
+            "openai",
+            401,
+            b'{"error":{"message":"You have insufficient permissions for this operation. Missing scopes: x.read."}}',
+            Health.UNVERIFIED,
+        ),
         ("openai", 429, b'{"error":{"code":"insufficient_quota"}}', Health.OUT_OF_CREDIT),
         ("openai", 429, b'{"error":{"code":"rate_limit_exceeded"}}', Health.LIMITED),
         ("openai", 500, b"", Health.UNREACHABLE),
