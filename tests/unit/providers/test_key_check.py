@@ -155,6 +155,15 @@ async def test_what_the_provider_says_is_shown_without_the_key() -> None:
     assert result.said == "OpenAI answered 401: Bad key [redacted] ([redacted])"
 
 
+@pytest.mark.parametrize("before", range(240, 301, 5))
+async def test_where_words_are_cut_no_part_of_the_key_is_left(before: int) -> None:
+    """A long answer is cut after the key was taken out of it, not in the middle of the key."""
+    body = b'{"error":{"message":"' + b"x" * before + b" " + KEY.reveal().encode() + b'"}}'
+    async with answering(lambda _: http("401 Unauthorized", body)) as (url, _):
+        result = await check(find("openai"), url, KEY)
+    assert KEY.reveal()[:4] not in result.said
+
+
 async def test_a_redirect_is_not_followed() -> None:
     """The key is not carried to wherever a reply points."""
     async with (
