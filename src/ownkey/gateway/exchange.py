@@ -273,7 +273,7 @@ class Exchange:
         now = self._relay.now()
         self.delivery.settled(admission.reserved - charged)
         if key is not None and outcome == "finished":
-            self._relay.key_worked(key)
+            self._relay.key_worked(key, call.endpoint.generates)
         self._relay.metrics.settled(call.provider.slug, billed_to, outcome, usage, now - self.started)
         self._settled = True
         # By position, in the order of its columns: names would cost as much as all the rest here.

@@ -169,11 +169,11 @@ class Relay:
         client.attend(second)
         second.start()
 
-    def key_worked(self, key: KeyRow | None) -> None:
-        """An own key served a call."""
-        assert key is not None
+    def key_worked(self, key: KeyRow, generated: bool) -> None:
+        """An own key served a call. What costs nothing is often given to keys without credit, or to everybody."""
         self._used[key.id] = time.time()
-        self._note(key, Health.ACTIVE, "")
+        if generated:
+            self._note(key, Health.ACTIVE, "")
 
     def refused(self, route: Route, key: KeyRow | None, failure: Failure | None, body: bytes) -> None:
         """A provider answered with an error; ``body`` is redacted already."""
