@@ -87,3 +87,12 @@ def test_what_costs_nothing_does_not_show_that_a_key_works(customer: Customer, p
     assert not comes_to(customer, "active", within=0.5)
     assert send(customer).status == 200
     assert comes_to(customer, "active")
+
+
+def test_a_provider_that_does_not_answer_is_unreachable(customer: Customer, provider: FakeProvider) -> None:
+    """Whatever was chosen for a failing key: one that takes no connection, and one that is silent."""
+    assert send(customer, "xai").status == 502
+    assert comes_to(customer, "unreachable", "xai")
+    provider.next(delay=float("inf"))
+    assert send(customer).status == 504
+    assert comes_to(customer, "unreachable")

@@ -142,10 +142,12 @@ class Relay:
     ) -> Callable[[], None]:
         """What follows an attempt that failed: ``otherwise`` ends it, unless the allowance may serve the call."""
         call, key = first.call, admission.key if admission else None
-        if reason is None or key is None or not is_allowed(call, key, self.router.has_platform_key(call.provider)):
+        if reason is None or key is None:
             return otherwise
         if not first.status:
             self.key_failed(key, Failure.OUTAGE, "It did not answer.")
+        if not is_allowed(call, key, self.router.has_platform_key(call.provider)):
+            return otherwise
         return lambda: self._fall_back(first, Fallback(reason, first.request_id), otherwise)
 
     def _fall_back(self, first: Exchange, fallback: Fallback, otherwise: Callable[[], None]) -> None:
