@@ -57,7 +57,7 @@ def shown(customer: Customer, slug: str = "openai") -> ProviderKey:
     return next(key for key in keys if key.provider == slug)
 
 
-def comes_to(customer: Customer, health: str, slug: str = "openai", within: float = 2.0) -> bool:
+def comes_to(customer: Customer, health: str, slug: str = "openai", within: float = 10.0) -> bool:
     """Whether the key's health becomes this soon; it is written beside the calls."""
     end = time.monotonic() + within
     while shown(customer, slug).health != health:

@@ -191,8 +191,7 @@ class Exchange:
         self._begin(status, reply.lines, length if passage.keeps_length else None)
 
     def on_data(self, pieces: list[bytes], complete: bool) -> None:
-        """Some of the provider's body."""
-        self._moved = True
+        """Some of the provider's body. An error does not get more time by coming in small pieces."""
         try:
             if self._error is not None:
                 enough = self._error.add(pieces)
@@ -201,6 +200,7 @@ class Exchange:
                 if complete or enough:
                     self._end_refused(self._error, complete)
                 return
+            self._moved = True
             watch, passage = self._watch, self._passage
             assert watch is not None
             assert passage is not None
