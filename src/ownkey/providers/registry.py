@@ -34,7 +34,7 @@ _ROWS: tuple[Provider, ...] = (
         check=KeyCheck("/v1/models", verdicts={401: Health.UNVERIFIED, 403: Health.UNVERIFIED}),
         key_hints=(
             _hint("sk-proj-…", r"sk-(?:proj|svcacct|service)-[\w-]{20,}"),
-            _hint("sk-…", r"sk-[\w-]*T3BlbkFJ[\w-]*"),
+            _hint("sk-…", r"sk-(?!admin-)[\w-]*T3BlbkFJ[\w-]*"),
             _hint("sk-admin-…", r"sk-admin-[\w-]+", admin=True),
         ),
         assistant_model="gpt-5-mini",
