@@ -96,3 +96,17 @@ def test_a_provider_that_does_not_answer_is_unreachable(customer: Customer, prov
     provider.next(delay=float("inf"))
     assert send(customer).status == 504
     assert comes_to(customer, "unreachable")
+
+
+def test_the_last_that_traffic_showed_is_what_is_shown(customer: Customer, provider: FakeProvider) -> None:
+    """A key that is revoked right after it worked is shown as rejected without another call; and back again."""
+    assert send(customer).status == 200
+    provider.next(status=401)
+    assert send(customer).status == 403
+    assert comes_to(customer, "rejected")
+    assert send(customer).status == 200
+    provider.next(status=429)
+    assert send(customer).status == 429
+    assert send(customer).status == 200
+    assert comes_to(customer, "active")
+    assert not comes_to(customer, "limited", within=3)

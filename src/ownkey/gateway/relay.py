@@ -62,7 +62,8 @@ class Relay:
         self.stopping = False
         self.now: Callable[[], float] = time.monotonic
         self._plans = node.catalogue
-        self._noted: dict[str, tuple[Health, float]] = {}
+        self._noted: dict[str, tuple[Health, float]] = {}  # what was written of a key and when, the oldest first
+        self._to_note: dict[str, tuple[KeyRow, Health, str]] = {}
         self._used: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -198,12 +199,27 @@ class Relay:
     def _note(self, key: KeyRow, health: Health, said: str) -> None:
         """Write a change soon, and what stays as it was once a minute: a check by hand may have said otherwise.
 
-        A key that is refused now and then must not make a write of every call.
+        A key that is refused now and then must not make a write of every call: what comes too soon waits for its time,
+        and the last of it counts.
         """
         noted, at = self._noted.get(key.id, (None, -_NOTE_SECONDS))
+        self._to_note.pop(key.id, None)
         if self.now() - at > (_NOTE_SECONDS if health is noted else _CHANGE_SECONDS):
+            self._noted.pop(key.id, None)
             self._noted[key.id] = (health, self.now())
             self._write(key_health.note_health(self.node.db, key.id, key.organization_id, health, said))
+        elif health is not noted:
+            self._to_note[key.id] = (key, health, said)
+
+    def _look_after_notes(self, now: float) -> None:
+        """Write what has waited, and forget what does not keep anything waiting any more."""
+        for key, health, said in list(self._to_note.values()):
+            self._note(key, health, said)
+        while self._noted:
+            key_id, (_, at) = next(iter(self._noted.items()))
+            if now - at <= _NOTE_SECONDS:
+                break
+            del self._noted[key_id]
 
     def _write(self, note: Coroutine[Any, Any, object]) -> None:
         """Write what people should know of a key; calls go on without it."""
@@ -238,5 +254,6 @@ class Relay:
             except Exception:
                 log.exception("a connection could not be looked after")
         self.pool.close_idle()
+        self._look_after_notes(now)
         if renewals:
             self.writer.renew(renewals)
