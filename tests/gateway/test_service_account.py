@@ -206,6 +206,38 @@ def test_a_token_that_the_provider_refuses_is_dropped(
     assert provider.requests[0].key != provider.requests[-1].key
 
 
+def test_refused_tokens_make_no_storm(customer: Customer, provider: FakeProvider, tokens: TokenService) -> None:
+    """Where every token is refused, they are not fetched one after another."""
+    customer.connect("vertex", tokens.account("refused"))
+    provider.script(status=401)
+    assert [ask(customer).status for _ in range(20)] == [403] * 20
+    assert len(tokens.asked) <= 2
+
+
+def test_a_late_refusal_is_of_the_token_it_had(
+    customer: Customer, provider: FakeProvider, tokens: TokenService
+) -> None:
+    """Calls that began with a token before say nothing of the one there is now."""
+    customer.connect("vertex", tokens.account("late"))
+    assert ask(customer).status == 200
+    provider.next(status=401, times=5)
+    provider.hold()
+    pool, late = in_threads(customer, 5)
+    with pool:
+        provider.wait(lambda one: one.held == 5)
+        provider.release(1)
+        wait_for(lambda: any(reply.done() for reply in late))
+        another, (fresh,) = in_threads(customer, 1)
+        with another:
+            provider.wait(lambda one: one.held == 5)
+            assert len(tokens.asked) == 2
+            provider.release()
+            assert fresh.result().status == 200
+        assert [reply.result().status for reply in late] == [403] * 5
+    assert ask(customer).status == 200
+    assert len(tokens.asked) == 2
+
+
 def test_neither_token_nor_private_key_comes_back(
     customer: Customer, provider: FakeProvider, tokens: TokenService, capfd: pytest.CaptureFixture[str]
 ) -> None:

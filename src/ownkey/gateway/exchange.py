@@ -246,7 +246,7 @@ class Exchange:
         body = reply.read(self._route, whole)
         failure = classify(self.call.provider, self.status, body)
         own_key = self._admission.key
-        self._relay.refused(self._route, own_key, failure, body)
+        self._relay.refused(self._route, own_key, failure, body, self.started)
         if failure is Failure.KEY_REJECTED:
             error = key_rejected(self.call.provider, own_key is not None, message_of(body))
             self._settle("refused", NOTHING_USED, lambda: self._refuse(error))

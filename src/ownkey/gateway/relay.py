@@ -178,10 +178,10 @@ class Relay:
         if generated:
             self._note(key, Health.ACTIVE, "")
 
-    def refused(self, route: Route, key: KeyRow | None, failure: Failure | None, body: bytes) -> None:
-        """A provider answered with an error; ``body`` is redacted already."""
+    def refused(self, route: Route, key: KeyRow | None, failure: Failure | None, body: bytes, began: float) -> None:
+        """A provider answered a call that ``began`` then with an error; ``body`` is redacted already."""
         if failure is Failure.KEY_REJECTED and route.access is not None:
-            route.access.forget()
+            route.access.forget(began)
         if key is not None and failure is not None:
             self.key_failed(key, failure, message_of(body))
 
