@@ -53,7 +53,12 @@ def settings(tmp_path: Path, provider: FakeProvider) -> Settings:
         data_dir=tmp_path,
         public_url="https://ai.acme.example",
         app_name="Acme AI",
-        base_urls={"openai": provider.url, "deepseek": provider.url, "acme-llm": provider.url},
+        base_urls={
+            "openai": provider.url,
+            "deepseek": provider.url,
+            "openrouter": provider.url,
+            "acme-llm": provider.url,
+        },
     )
 
 
@@ -155,6 +160,8 @@ async def test_only_the_owner_is_told_where_only_the_owner_manages(
         ("openai", Health.REJECTED, 200, Health.ACTIVE),
         ("openai", Health.UNREACHABLE, 200, Health.ACTIVE),
         ("openai", Health.OUT_OF_CREDIT, 200, Health.OUT_OF_CREDIT),  # its list of models tells nothing of money
+        ("openrouter", Health.OUT_OF_CREDIT, 200, Health.OUT_OF_CREDIT),  # nor does a key's own limit
+        ("deepseek", Health.OUT_OF_CREDIT, 200, Health.ACTIVE),  # its balance does
         ("openai", Health.ACTIVE, 403, Health.ACTIVE),  # nor does a refused list of a restricted key
         ("openai", Health.ACTIVE, 500, Health.UNREACHABLE),
         ("openai", Health.ACTIVE, 429, Health.LIMITED),

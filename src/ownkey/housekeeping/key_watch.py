@@ -131,7 +131,7 @@ def _learned(provider: Provider, before: Health, found: KeyCheckResult) -> tuple
     An answer that tells nothing changes nothing; and that a key is accepted does not tell, at most providers, that its
     account has credit again.
     """
-    tells_credit = provider.check.empty_when is not None
+    tells_credit = provider.check.tells_credit
     if found.health is Health.UNVERIFIED or (
         found.health is Health.ACTIVE and before is Health.OUT_OF_CREDIT and not tells_credit
     ):

@@ -181,7 +181,7 @@ _ROWS: tuple[Provider, ...] = (
         name="DeepSeek",
         base_url="https://api.deepseek.com",
         console_url="https://platform.deepseek.com/api_keys",
-        check=KeyCheck("/user/balance", empty_when=("is_available", False)),
+        check=KeyCheck("/user/balance", empty_when=("is_available", False), tells_credit=True),
         api_roots=("", "/v1", "/beta"),
         key_hints=(_hint("sk-…", r"sk-[0-9a-f]{32}"),),
         assistant_model="deepseek-chat",
@@ -201,6 +201,7 @@ _ROWS: tuple[Provider, ...] = (
         name="OpenRouter",
         base_url="https://openrouter.ai",
         console_url="https://openrouter.ai/settings/keys",
+        # What remains of the key's own limit, if it has one: of the account's credit this says nothing.
         check=KeyCheck("/api/v1/key", empty_when=("data.limit_remaining", 0)),
         api_roots=("/api/v1",),
         key_hints=(_hint("sk-or-v1-…", r"sk-or-v1-[0-9a-f]{64}"),),
