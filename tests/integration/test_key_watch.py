@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from email import message_from_bytes, policy
@@ -177,6 +178,20 @@ async def test_a_check_says_only_what_it_can_know(
     health, said = await health_of(node, key)
     assert health is after
     assert (said == "At first.") == (after is before)
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_what_traffic_tells_during_a_check_stays(node: Node, provider: FakeProvider, status: int) -> None:
+    """The answer is older than what a call told meanwhile, whatever it says."""
+    key = await connected(node, await build.organization(node.db), "openai")
+    provider.script(status=status)
+    provider.hold()
+    checking = asyncio.create_task(key_watch.check_due(node))
+    await provider.wait_async(lambda one: one.held == 1)
+    await key_health.note_health(node.db, key.id, key.organization_id, Health.OUT_OF_CREDIT, "No credit.")
+    provider.release()
+    assert await checking == 1
+    assert await health_of(node, key) == (Health.OUT_OF_CREDIT, "No credit.")
 
 
 async def test_a_key_that_cannot_be_opened_is_told(node: Node, provider: FakeProvider) -> None:

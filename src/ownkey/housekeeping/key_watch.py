@@ -122,7 +122,7 @@ async def _check(node: Node, key: SealedKey, before: Health) -> None:
         found = Health.UNREACHABLE, error.message
     except AddressRefused as error:
         found = Health.UNREACHABLE, error.message
-    await key_health.note_health(node.db, key.id, key.organization_id, *found)
+    await key_health.note_health(node.db, key.id, key.organization_id, *found, before=before)
 
 
 def _learned(provider: Provider, before: Health, found: KeyCheckResult) -> tuple[Health, str | None]:

@@ -82,11 +82,20 @@ async def begin(tx: Transaction, key_id: str, organization_id: str, health: Heal
     )
 
 
-async def note_health(db: Database, key_id: str, organization_id: str, health: Health, said: str | None) -> bool:
+async def note_health(
+    db: Database,
+    key_id: str,
+    organization_id: str,
+    health: Health,
+    said: str | None,
+    *,
+    before: Health | None = None,
+) -> bool:
     """Remember what a check or real traffic told of a key, which puts its next check off.
 
-    ``said`` None leaves what the provider said before. Returns whether the health is another than before; admins are
-    told later, by ``claim_changes``.
+    ``said`` None leaves what the provider said before. ``before`` is what the health was when a check began: if it is
+    another now, traffic has told something newer, and only the time of the check is noted. Returns whether the health
+    is another than before; admins are told later, by ``claim_changes``.
     """
     mine = (_table.provider_key_id == key_id) & (_table.organization_id == organization_id)
     now = clock.now()
@@ -94,6 +103,8 @@ async def note_health(db: Database, key_id: str, organization_id: str, health: H
         row = (await tx.execute(select(_table.health, _table.health_since).where(mine).with_for_update())).one_or_none()
         if row is None:  # the key was replaced or removed
             return False
+        if before is not None and row.health != before.value:
+            health, said = Health(row.health), None
         changed: bool = row.health != health.value
         since = now if changed else (row.health_since or now)
         values: dict[str, Any] = {
