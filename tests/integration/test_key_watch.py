@@ -58,6 +58,7 @@ def settings(tmp_path: Path, provider: FakeProvider) -> Settings:
             "openai": provider.url,
             "deepseek": provider.url,
             "openrouter": provider.url,
+            "nvidia": provider.url,
             "acme-llm": provider.url,
         },
     )
@@ -164,6 +165,10 @@ async def test_only_the_owner_is_told_where_only_the_owner_manages(
         ("openrouter", Health.OUT_OF_CREDIT, 200, Health.OUT_OF_CREDIT),  # nor does a key's own limit
         ("deepseek", Health.OUT_OF_CREDIT, 200, Health.ACTIVE),  # its balance does
         ("openai", Health.ACTIVE, 403, Health.ACTIVE),  # nor does a refused list of a restricted key
+        ("openai", Health.REJECTED, 403, Health.REJECTED),
+        ("openai", Health.LIMITED, 403, Health.UNVERIFIED),  # but there was an answer, and no limit
+        ("openai", Health.UNREACHABLE, 404, Health.UNVERIFIED),
+        ("nvidia", Health.LIMITED, 200, Health.UNVERIFIED),
         ("openai", Health.ACTIVE, 500, Health.UNREACHABLE),
         ("openai", Health.ACTIVE, 429, Health.LIMITED),
     ],

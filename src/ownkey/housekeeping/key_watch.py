@@ -128,11 +128,11 @@ async def _check(node: Node, key: SealedKey, before: Health) -> None:
 def _learned(provider: Provider, before: Health, found: KeyCheckResult) -> tuple[Health, str | None]:
     """The health after a check, and what to keep of what was said.
 
-    An answer that tells nothing changes nothing; and that a key is accepted does not tell, at most providers, that its
-    account has credit again.
+    An answer that tells nothing changes nothing but what passes by itself: it was an answer. And that a key is accepted
+    does not tell, at most providers, that its account has credit again.
     """
     tells_credit = provider.check.tells_credit
-    if found.health is Health.UNVERIFIED or (
+    if (found.health is Health.UNVERIFIED and not before.passes) or (
         found.health is Health.ACTIVE and before is Health.OUT_OF_CREDIT and not tells_credit
     ):
         return before, None

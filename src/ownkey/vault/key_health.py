@@ -26,7 +26,6 @@ _SOON = timedelta(minutes=5)
 _CLAIM = timedelta(minutes=10)
 # What passes by itself is told when it has not.
 _PATIENCE = timedelta(minutes=10)
-_PASSING = (Health.LIMITED, Health.UNREACHABLE)
 # Days before a key expires: first, and once more.
 _REMINDERS = (timedelta(days=14), timedelta(days=2))
 _table = provider_key_health.c
@@ -158,7 +157,7 @@ async def claim_changes(db: Database, most: int) -> Sequence[Change]:
     """
     patient = clock.now() - _PATIENCE
     trouble = [health.value for health in Health if health.is_trouble]
-    passing = [health.value for health in _PASSING]
+    passing = [health.value for health in Health if health.passes]
     at_once = [value for value in trouble if value not in passing]
     works_again = (_table.health == Health.ACTIVE.value) & _table.told_health.in_(trouble)
     stood = (_table.health_since <= patient) & or_(_table.health.in_(passing), works_again)
@@ -225,7 +224,7 @@ def _pause(health: Health, stood: timedelta) -> timedelta:
 
     A quarter more or less, so that keys that were saved together are not checked together for ever.
     """
-    pause = min(max(stood, _SOON), CHECK_EVERY) if health in _PASSING else CHECK_EVERY
+    pause = min(max(stood, _SOON), CHECK_EVERY) if health.passes else CHECK_EVERY
     return pause * (75 + secrets.randbelow(51)) / 100
 
 
