@@ -236,6 +236,20 @@ async def test_many_due_keys_make_no_storm(node: Node, provider: FakeProvider) -
     assert len(provider.requests) == len(made)
 
 
+async def test_one_that_cannot_be_told_keeps_no_other(node: Node, post: Post) -> None:
+    """An organization that cannot be read, here because another is called as it, costs only its own message."""
+    for name in ("A", "B", "C"):
+        key = await connected(node, await build.organization(node.db, name=name))
+        await key_health.note_health(node.db, key.id, key.organization_id, Health.REJECTED, "No.")
+        if name == "B":
+            another = await build.organization(node.db)
+            async with node.db.transaction() as tx:
+                its = tables.organizations.c.id == another.organization.id
+                await tx.execute(update(tables.organizations).where(its).values(slug=key.organization_id))
+    assert await key_watch.tell_changes(node) == 3
+    assert sorted(subject.split()[-1] for _, subject, _ in mails(post)) == ["A", "C"]
+
+
 async def test_the_end_of_a_key_is_reminded_of(node: Node, post: Post) -> None:
     """By mail, with the day, to those who can put in a new one; it goes on working meanwhile."""
     made = await build.organization(node.db, name="Acme")

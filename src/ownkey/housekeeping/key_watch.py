@@ -140,7 +140,18 @@ def _learned(provider: Provider, before: Health, found: KeyCheckResult) -> tuple
 
 
 async def _tell(node: Node, what: Change | Expiring, subject: str, text: str) -> None:
-    """Mail every manager. Mail is a help: the page says the same, so what does not arrive is not sent again."""
+    """Mail every manager. Mail is a help: the page says the same, so what does not arrive is not sent again.
+
+    Each of those that were claimed is told, whatever becomes of the others.
+    """
+    try:
+        await _mail(node, what, subject, text)
+    except Exception as error:
+        log.warning("admins were not told of a provider key", organization=what.organization_id,
+                    provider=what.provider, error=repr(error))  # fmt: skip
+
+
+async def _mail(node: Node, what: Change | Expiring, subject: str, text: str) -> None:
     organization = await organizations.by_reference(node.db, what.organization_id)
     provider = node.providers.get(what.provider)
     words = {
