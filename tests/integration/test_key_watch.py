@@ -140,6 +140,18 @@ async def test_a_revoked_key_is_noticed_without_traffic_and_told_once(
     assert KEY[10:] not in text
 
 
+async def test_a_chosen_fallback_is_told(node: Node, post: Post) -> None:
+    """A message about a failing key says whether the allowance steps in: never, or when and how far as was chosen."""
+    never, chosen = [await connected(node, await build.organization(node.db)) for _ in range(2)]
+    await provider_keys.set_fallback(node.db, Actor.operator(chosen.organization_id), "openai", 50_000)
+    for key in (never, chosen):
+        await key_health.note_health(node.db, key.id, key.organization_id, Health.OUT_OF_CREDIT, "No credit.")
+    assert await key_watch.tell_changes(node) == 2
+    texts = [text for _, _, text in mails(post)]
+    assert sorted("up to 50,000 tokens in a month" in text for text in texts) == [False, True]
+    assert sorted("allowance is not used in its place" in text for text in texts) == [False, True]
+
+
 async def test_only_the_owner_is_told_where_only_the_owner_manages(
     database: Database, settings: Settings, post: Post, provider: FakeProvider
 ) -> None:

@@ -43,6 +43,10 @@ _BECAME = {
     Health.ACTIVE: "The {provider} key of {organization} works again",
 }
 _MEANS = "Until this is mended, requests to {provider} fail. Your plan's allowance is not used in its place."
+_MEANS_WITH_FALLBACK = (
+    "Until this is mended, requests to {provider} may fail. Your plan's allowance steps in only on an outage or a rate "
+    "limit, with up to {tokens} tokens in a month, as you chose."
+)
 _CHANGED = """\
 {subject}, since {since} UTC.
 
@@ -166,7 +170,9 @@ async def _mail(node: Node, what: Change | Expiring, subject: str, text: str) ->
         words["since"] = f"{what.since:%Y-%m-%d %H:%M}"
         words["said"] = f"The last check: {said}\n" if said and what.health.is_trouble else ""
         words["explanation"] = what.health.explanation
-        words["means"] = _MEANS.format(**words) if what.health.is_trouble else ""
+        words["tokens"] = f"{what.fallback_tokens or 0:,}"
+        means = _MEANS_WITH_FALLBACK if what.fallback_tokens else _MEANS
+        words["means"] = means.format(**words) if what.health.is_trouble else ""
     else:
         words["day"] = f"{what.expires_at:%Y-%m-%d}"
     words["subject"] = subject.format(**words)

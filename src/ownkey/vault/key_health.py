@@ -41,7 +41,7 @@ class DueCheck:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A key whose health is another than the one its admins know of."""
+    """A key whose health is another than the one its admins know of; ``fallback_tokens`` as in ``ProviderKey``."""
 
     key_id: str
     organization_id: str
@@ -51,6 +51,7 @@ class Change:
     health: Health
     said: str
     since: datetime
+    fallback_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,7 @@ async def claim_changes(db: Database, most: int) -> Sequence[Change]:
             _table.health,
             _table.said,
             _table.health_since.label("since"),
+            provider_keys.c.fallback_tokens,
         )
         .join(provider_keys, provider_keys.c.id == _table.provider_key_id)
         .where(_table.told_health != _table.health, or_(_table.health.in_(at_once), stood))
