@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -23,6 +25,12 @@ def tls_context() -> ssl.SSLContext:
     if not context.get_ca_certs():
         context.load_verify_locations(certifi.where())
     return context
+
+
+@functools.cache
+def _shared_context() -> ssl.SSLContext:
+    """One for all: making it takes long enough to hold up everybody else, so that is done beside the event loop."""
+    return tls_context()
 
 
 async def ask(
@@ -51,7 +59,7 @@ async def _ask(
         follow_redirects=False,
         trust_env=False,
         timeout=None,  # noqa: S113 – the caller has it
-        verify=tls_context(),
+        verify=await asyncio.to_thread(_shared_context),
     ) as client:
         if guard is None:
             return await _send(client, client.build_request(method, url, headers=headers, content=content))

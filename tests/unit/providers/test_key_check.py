@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -185,6 +186,14 @@ async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.Monkey
         monkeypatch.setenv("ALL_PROXY", proxy)
         assert (await check(find("openai"), url, KEY)).health is Health.ACTIVE
     assert visits == []
+
+
+async def test_certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading them takes tens of milliseconds, in which the process does nothing else."""
+    async with answering(lambda _: http("200 OK", b"{}")) as (url, _):
+        await check(find("openai"), url, KEY)
+        monkeypatch.setattr(ssl.SSLContext, "load_default_certs", None)
+        assert (await check(find("openai"), url, KEY)).health is Health.ACTIVE
 
 
 async def test_silence_is_unreachable_within_the_time_given() -> None:
