@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import msgspec
 
 from ownkey.credentials import Secret
 from ownkey.errors import InvalidRequest
 from ownkey.providers import outbound, service_account
-from ownkey.providers.addresses import AddressRefused, Guard, HostForbidden
+from ownkey.providers.addresses import AddressRefused, Guard, HostForbidden, is_below
 from ownkey.providers.failures import Failure, classify, message_of
 from ownkey.providers.health import Health
 from ownkey.providers.provider import KeyCheck, Provider
@@ -91,7 +92,10 @@ async def _ask(
         headers[provider.credential_header] = provider.credential_prefix + text
     url = base_url.rstrip("/") + provider.check.path
     status, body = await outbound.ask(provider.check.method, url, headers, guard=guard)
-    return judge(provider, status, redact(body, secret, Secret(text)))
+    result = judge(provider, status, redact(body, secret, Secret(text)))
+    if result.health is Health.ACTIVE and is_below(urlsplit(url).hostname or "", provider.check.public_at):
+        return KeyCheckResult(Health.UNVERIFIED, result.said)
+    return result
 
 
 async def check(

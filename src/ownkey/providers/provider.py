@@ -40,6 +40,7 @@ class KeyCheck:
     """The request that tells whether a key works without spending a token, and how to read its answer.
 
     ``verdicts`` holds this provider's exceptions to the common reading of a status (see ``key_check``).
+    ``public_at`` are domains where everybody gets a good answer, so that it tells nothing of the key.
     ``empty_when`` names a member of the answer and the value by which a good key tells that it has no credit left, as
     ``("data.limit_remaining", 0)``; ``tells_credit`` says that without this sign its account has some. An empty
     ``path``: getting an access token is the whole check, which only a service account has.
@@ -49,6 +50,7 @@ class KeyCheck:
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
     verdicts: Mapping[int, Health] = field(default_factory=dict)
+    public_at: tuple[str, ...] = ()
     empty_when: tuple[str, object] | None = None
     tells_credit: bool = False
 

@@ -258,8 +258,7 @@ _ROWS: tuple[Provider, ...] = (
         name="NVIDIA",
         base_url="https://integrate.api.nvidia.com",
         console_url="https://build.nvidia.com/settings/api-keys",
-        # The list of models is public there, so that a 200 would say nothing; the key service is on another
-        # host, which a key may not be sent to. An answer to this one is never more than unverified.
+        # The list of models is public there; the key service is on another host, which a key may not be sent to.
         check=KeyCheck("/v1/models", verdicts={200: Health.UNVERIFIED}),
         key_hints=(_hint("nvapi-…", r"nvapi-[\w-]{40,}"),),
         capabilities=(_TEXT, _EMBEDDINGS),
@@ -311,7 +310,7 @@ _ROWS: tuple[Provider, ...] = (
         name="Ollama",
         base_url="",
         console_url="https://ollama.com/settings/keys",
-        check=KeyCheck("/api/tags"),
+        check=KeyCheck("/api/tags", public_at=("ollama.com",)),
         api_roots=("/v1", "/api"),
         key_optional=True,
         address=Address(

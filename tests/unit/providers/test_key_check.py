@@ -165,6 +165,16 @@ async def test_where_words_are_cut_no_part_of_the_key_is_left(before: int) -> No
     assert KEY.reveal()[:4] not in result.said
 
 
+async def test_what_everybody_is_told_says_nothing_of_a_key() -> None:
+    """The list of models at Ollama's cloud is public; at a server of one's own it is for those who get in."""
+    ollama = find("ollama")
+    assert "ollama.com" in ollama.check.public_at
+    cloud = replace(ollama, check=replace(ollama.check, public_at=("127.0.0.1",)))
+    async with answering(lambda _: http("200 OK", b'{"models":[]}')) as (url, _):
+        assert (await check(cloud, url, KEY)).health is Health.UNVERIFIED
+        assert (await check(ollama, url, KEY)).health is Health.ACTIVE
+
+
 async def test_a_redirect_is_not_followed() -> None:
     """The key is not carried to wherever a reply points."""
     async with (
