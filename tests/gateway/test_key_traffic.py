@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ownkey.providers.health import Health
 from ownkey.providers.registry import PROVIDERS
-from ownkey.vault import provider_keys
+from ownkey.vault import key_health, provider_keys
 from ownkey.vault.provider_keys import ProviderKey
 from tests.fakes.provider import FakeProvider
 from tests.gateway.conftest import PLANS
@@ -96,6 +98,18 @@ def test_a_provider_that_does_not_answer_is_unreachable(customer: Customer, prov
     provider.next(delay=float("inf"))
     assert send(customer).status == 504
     assert comes_to(customer, "unreachable")
+
+
+def test_what_waits_does_not_undo_what_is_newer(customer: Customer, provider: FakeProvider) -> None:
+    """A check by hand comes after the calls whose news is not written yet."""
+    assert send(customer).status == 200
+    provider.next(status=429)
+    assert send(customer).status == 429
+    key, db = shown(customer), customer.service.node.db
+    note = partial(key_health.note_health, db, key.id, customer.actor.organization_id, Health.REJECTED, "No.")
+    assert customer.service.do(note)
+    assert not comes_to(customer, "limited", within=4)
+    assert shown(customer).health == "rejected"
 
 
 def test_the_last_that_traffic_showed_is_what_is_shown(customer: Customer, provider: FakeProvider) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
 from typing import Any
 
 import structlog
 
+from ownkey import clock
 from ownkey.errors import OwnkeyError, ProviderFailed, ProviderTimedOut, Unavailable
 from ownkey.gateway.exchange import Exchange
 from ownkey.gateway.fallback import AnswerOnly, is_allowed
@@ -63,7 +65,7 @@ class Relay:
         self.now: Callable[[], float] = time.monotonic
         self._plans = node.catalogue
         self._noted: dict[str, tuple[Health, float]] = {}  # what was written of a key and when, the oldest first
-        self._to_note: dict[str, tuple[KeyRow, Health, str]] = {}
+        self._to_note: dict[str, tuple[KeyRow, Health, str, datetime]] = {}
         self._used: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -196,25 +198,26 @@ class Relay:
         used, self._used = self._used, {}
         return used
 
-    def _note(self, key: KeyRow, health: Health, said: str) -> None:
+    def _note(self, key: KeyRow, health: Health, said: str, as_of: datetime | None = None) -> None:
         """Write a change soon, and what stays as it was once a minute: a check by hand may have said otherwise.
 
         A key that is refused now and then must not make a write of every call: what comes too soon waits for its time,
-        and the last of it counts.
+        and the last of it counts. ``as_of`` is when that came.
         """
         noted, at = self._noted.get(key.id, (None, -_NOTE_SECONDS))
         self._to_note.pop(key.id, None)
         if self.now() - at > (_NOTE_SECONDS if health is noted else _CHANGE_SECONDS):
             self._noted.pop(key.id, None)
             self._noted[key.id] = (health, self.now())
-            self._write(key_health.note_health(self.node.db, key.id, key.organization_id, health, said))
+            db, organization_id = self.node.db, key.organization_id
+            self._write(key_health.note_health(db, key.id, organization_id, health, said, as_of=as_of))
         elif health is not noted:
-            self._to_note[key.id] = (key, health, said)
+            self._to_note[key.id] = (key, health, said, as_of or clock.now())
 
     def _look_after_notes(self, now: float) -> None:
         """Write what has waited, and forget what does not keep anything waiting any more."""
-        for key, health, said in list(self._to_note.values()):
-            self._note(key, health, said)
+        for key, health, said, as_of in list(self._to_note.values()):
+            self._note(key, health, said, as_of)
         while self._noted:
             key_id, (_, at) = next(iter(self._noted.items()))
             if now - at <= _NOTE_SECONDS:

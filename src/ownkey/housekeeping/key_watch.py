@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from ownkey import clock
 from ownkey.access import Actor
 from ownkey.accounts import managers, organizations
 from ownkey.errors import NotFound
@@ -115,6 +116,7 @@ async def remind(node: Node) -> int:
 
 
 async def _check(node: Node, key: SealedKey, before: Health) -> None:
+    began = clock.now()
     try:
         provider = node.providers.find(key.provider)
         secret = provider_keys.use(node.keyring, key)
@@ -126,7 +128,7 @@ async def _check(node: Node, key: SealedKey, before: Health) -> None:
         found = Health.UNREACHABLE, error.message
     except AddressRefused as error:
         found = Health.UNREACHABLE, error.message
-    await key_health.note_health(node.db, key.id, key.organization_id, *found, before=before)
+    await key_health.note_health(node.db, key.id, key.organization_id, *found, as_of=began)
 
 
 def _learned(provider: Provider, before: Health, found: KeyCheckResult) -> tuple[Health, str | None]:

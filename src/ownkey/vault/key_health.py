@@ -89,21 +89,22 @@ async def note_health(
     health: Health,
     said: str | None,
     *,
-    before: Health | None = None,
+    as_of: datetime | None = None,
 ) -> bool:
     """Remember what a check or real traffic told of a key, which puts its next check off.
 
-    ``said`` None leaves what the provider said before. ``before`` is what the health was when a check began: if it is
-    another now, traffic has told something newer, and only the time of the check is noted. Returns whether the health
-    is another than before; admins are told later, by ``claim_changes``.
+    ``said`` None leaves what the provider said before. ``as_of`` is when a check began, or a call told it: if
+    something newer was noted since then, that stays. Returns whether the health is another than before; admins are
+    told later, by ``claim_changes``.
     """
     mine = (_table.provider_key_id == key_id) & (_table.organization_id == organization_id)
     now = clock.now()
     async with db.transaction() as tx:
-        row = (await tx.execute(select(_table.health, _table.health_since).where(mine).with_for_update())).one_or_none()
+        now_noted = select(_table.health, _table.health_since, _table.last_checked_at)
+        row = (await tx.execute(now_noted.where(mine).with_for_update())).one_or_none()
         if row is None:  # the key was replaced or removed
             return False
-        if before is not None and row.health != before.value:
+        if as_of is not None and (row.last_checked_at or as_of) > as_of:
             health, said = Health(row.health), None
         changed: bool = row.health != health.value
         since = now if changed else (row.health_since or now)
