@@ -24,6 +24,9 @@ def _hint(example: str, pattern: str, *, admin: bool = False) -> KeyHint:
     return KeyHint(example, re.compile(pattern), admin)
 
 
+# Where Bedrock has an endpoint that is validated for FIPS (https://docs.aws.amazon.com/general/latest/gr/bedrock.html).
+_FIPS_REGIONS = ("us-east-1", "us-east-2", "us-west-2", "us-gov-east-1", "us-gov-west-1", "ca-central-1")
+
 _ROWS: tuple[Provider, ...] = (
     Provider(
         slug="openai",
@@ -116,8 +119,11 @@ _ROWS: tuple[Provider, ...] = (
             label="Region",
             example="us-east-1",
             hint="The AWS region whose models you use, or an endpoint in full, as https://bedrock-mantle.….api.aws.",
-            pattern=re.compile(r"[a-z]{2,3}(?:-[a-z]+){1,3}-[0-9]"),
+            pattern=re.compile(rf"[a-z]{{2,3}}(?:-[a-z]+){{1,3}}-[0-9]|(?:{'|'.join(_FIPS_REGIONS)})-fips"),
             template="https://bedrock-runtime.{}.amazonaws.com",
+            exceptions={
+                f"{region}-fips": f"https://bedrock-runtime-fips.{region}.amazonaws.com" for region in _FIPS_REGIONS
+            },
             whole=True,
             domains=("api.aws",),
         ),
@@ -252,6 +258,13 @@ _ROWS: tuple[Provider, ...] = (
         base_url="https://api.moonshot.ai",
         console_url="https://platform.moonshot.ai/console/api-keys",
         check=KeyCheck("/v1/models"),
+        address=Address(
+            label="Region",
+            example="china",
+            hint="Write china for a key of platform.moonshot.cn; neither place knows the other's keys.",
+            pattern=re.compile("china"),
+            exceptions={"china": "https://api.moonshot.cn"},
+        ),
     ),
     Provider(
         slug="nvidia",
@@ -290,6 +303,13 @@ _ROWS: tuple[Provider, ...] = (
         console_url="https://modelstudio.console.alibabacloud.com/?tab=dashboard#/api-key",
         check=KeyCheck("/compatible-mode/v1/models"),
         api_roots=("/compatible-mode/v1", "/api/v1", "/compatible-api/v1"),
+        address=Address(
+            label="Region",
+            example="china",
+            hint="Write china for a key of mainland China; neither place knows the other's keys.",
+            pattern=re.compile("china"),
+            exceptions={"china": "https://dashscope.aliyuncs.com"},
+        ),
         key_hints=(_hint("sk-…", r"sk-[0-9a-f]{32}"),),
         assistant_model="qwen-plus",
         capabilities=(_TEXT, _IMAGES, _EMBEDDINGS, _AUDIO),
