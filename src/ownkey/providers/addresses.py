@@ -112,7 +112,7 @@ class AllowedHosts:
 
     def has_name(self, host: str) -> bool:
         """Whether this very name, or a domain above it, is listed."""
-        return host in self.names or is_below(host, self.domains)
+        return host in self.names or _is_below(host, self.domains)
 
     def has_ip(self, ip: IP) -> bool:
         """Whether a listed block holds this address."""
@@ -205,10 +205,10 @@ def _judge_host(provider: Provider, host: str, allowed: AllowedHosts, made: bool
         raise AddressRefused(f"{host} is no host name.")
     if made or allowed.has_name(host):
         return
-    if "." not in host or is_below(host, _INSIDE):
+    if "." not in host or _is_below(host, _INSIDE):
         raise AddressRefused(_inside(host))
     own = provider.address.domains if provider.address else ()
-    if not (allowed.everywhere or is_below(host, own)):
+    if not (allowed.everywhere or _is_below(host, own)):
         raise AddressRefused(_not_allowed(provider, host))
 
 
@@ -220,8 +220,7 @@ def _ip_of(host: str) -> IP | None:
         return None
 
 
-def is_below(host: str, domains: Iterable[str]) -> bool:
-    """Whether a host is one of these domains, or has one of them above it."""
+def _is_below(host: str, domains: Iterable[str]) -> bool:
     return any(host == domain or host.endswith(f".{domain}") for domain in domains)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from ownkey.credentials import Secret
 from ownkey.errors import InvalidRequest
 from ownkey.providers import outbound, service_account
-from ownkey.providers.addresses import AddressRefused, Guard, HostForbidden, is_below
+from ownkey.providers.addresses import AddressRefused, Guard, HostForbidden
 from ownkey.providers.failures import Failure, classify, message_of
 from ownkey.providers.health import Health
 from ownkey.providers.provider import KeyCheck, Provider
@@ -93,7 +93,7 @@ async def _ask(
     url = base_url.rstrip("/") + provider.check.path
     status, body = await outbound.ask(provider.check.method, url, headers, guard=guard)
     result = judge(provider, status, redact(body, secret, Secret(text)))
-    if result.health is Health.ACTIVE and is_below(urlsplit(url).hostname or "", provider.check.public_at):
+    if result.health is Health.ACTIVE and urlsplit(url).hostname in provider.check.public_at:
         return KeyCheckResult(Health.UNVERIFIED, result.said)
     return result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import ssl
 from collections.abc import Mapping
@@ -28,8 +27,8 @@ def tls_context() -> ssl.SSLContext:
 
 
 @functools.cache
-def _shared_context() -> ssl.SSLContext:
-    """One for all: making it takes long enough to hold up everybody else, so that is done beside the event loop."""
+def _context_for(store: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
+    """One for all requests while the store is the same: reading it holds up the whole process, in any thread."""
     return tls_context()
 
 
@@ -59,7 +58,7 @@ async def _ask(
         follow_redirects=False,
         trust_env=False,
         timeout=None,  # noqa: S113 – the caller has it
-        verify=await asyncio.to_thread(_shared_context),
+        verify=_context_for(ssl.get_default_verify_paths()),
     ) as client:
         if guard is None:
             return await _send(client, client.build_request(method, url, headers=headers, content=content))

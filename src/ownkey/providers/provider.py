@@ -40,7 +40,7 @@ class KeyCheck:
     """The request that tells whether a key works without spending a token, and how to read its answer.
 
     ``verdicts`` holds this provider's exceptions to the common reading of a status (see ``key_check``).
-    ``public_at`` are domains where everybody gets a good answer, so that it tells nothing of the key.
+    ``public_at`` are hosts where everybody gets a good answer, so that it tells nothing of the key.
     ``empty_when`` names a member of the answer and the value by which a good key tells that it has no credit left, as
     ``("data.limit_remaining", 0)``; ``tells_credit`` says that without this sign its account has some. An empty
     ``path``: getting an access token is the whole check, which only a service account has.
