@@ -315,7 +315,13 @@ def _stands_for(provider: Provider) -> str:
     if provider.address is None:
         return usual
     template = provider.address.template.replace("{}", f"<{provider.address.label.lower()}>")
-    forms = [usual, f"`{template}`" if template else "", "an address of one's own" if provider.address.whole else ""]
+    shorts = [] if template else [f"`{url}`" for url in provider.address.exceptions.values()]
+    forms = [
+        usual,
+        f"`{template}`" if template else "",
+        *shorts,
+        "an address of one's own" if provider.address.whole else "",
+    ]
     return " or ".join(form for form in forms if form)
 
 

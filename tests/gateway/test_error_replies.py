@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ownkey.credentials import Secret
+from ownkey.gateway.error_reply import ErrorReply
 from ownkey.vault import provider_keys
 from tests.fakes.provider import FakeProvider
 from tests.gateway.raw_provider import CHAT, PLANS, RawProvider, ask
@@ -186,3 +187,31 @@ def test_a_redirect_is_no_answer_to_a_second_attempt(customer: Customer, raw: Ra
     assert keys(raw) == ["own", "platform"]
     customer.settled(2)
     assert (customer.allowance().used, customer.allowance().reserved) == (0, 0)
+
+
+def test_an_error_in_drops_is_not_waited_for(customer: Customer, raw: RawProvider) -> None:
+    """All of an error has the time of one silence: what came of it until then is passed on."""
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 400 No\r\ncontent-type: text/plain\r\ncontent-length: 1000\r\n\r\n")
+        for _ in range(1000):
+            connection.sendall(b"x")  # breaks off when we hang up
+            time.sleep(0.05)
+
+    raw.script[:] = [drip]
+    began = time.monotonic()
+    reply = ask(customer, post(CHAT, customer.token, chat(max_tokens=50)))
+    assert reply.status == 400
+    assert set(reply.body) == {ord("x")}
+    assert time.monotonic() - began < 20  # all of it would take 50 seconds
+    customer.settled(1)
+
+
+def test_gathering_an_error_is_no_work() -> None:
+    """Half a million pieces of one byte are gathered in less than a moment."""
+    began = time.monotonic()
+    error = ErrorReply([])
+    for _ in range(500_000):
+        assert not error.add([b"x"])
+    assert error.add([b"x" * 600_000])
+    assert time.monotonic() - began < 10

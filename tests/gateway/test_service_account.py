@@ -158,7 +158,7 @@ def _health(customer: Customer) -> str:
 
 
 def test_a_service_that_fails_is_an_outage(customer: Customer, provider: FakeProvider, tokens: TokenService) -> None:
-    """An error or nonsense of the token service is 502, says nothing against the key, and passes."""
+    """An error or nonsense of the token service is 502, does not reject the key, and passes."""
     for answer in ((503, {"error": "unavailable"}), (200, {"nothing": 1}), (200, {"access_token": "a\r\nx: y"})):
         customer.connect("vertex", tokens.account("outage"))
         tokens.answers.append(answer)
@@ -166,7 +166,7 @@ def test_a_service_that_fails_is_an_outage(customer: Customer, provider: FakePro
         assert (reply.status, reply.json["error"]["details"][0]["reason"]) == (502, "provider_failed")
     threading.Event().wait(2.1)  # a failure stands for two seconds
     assert ask(customer).status == 200
-    assert _health(customer) == "active"
+    wait_for(lambda: _health(customer) == "active")
 
 
 def test_a_failure_is_not_asked_for_again_at_once(
@@ -204,6 +204,38 @@ def test_a_token_that_the_provider_refuses_is_dropped(
     assert ask(customer).status == 200
     assert len(tokens.asked) == 2
     assert provider.requests[0].key != provider.requests[-1].key
+
+
+def test_refused_tokens_make_no_storm(customer: Customer, provider: FakeProvider, tokens: TokenService) -> None:
+    """Where every token is refused, they are not fetched one after another."""
+    customer.connect("vertex", tokens.account("refused"))
+    provider.script(status=401)
+    assert [ask(customer).status for _ in range(20)] == [403] * 20
+    assert len(tokens.asked) <= 2
+
+
+def test_a_late_refusal_is_of_the_token_it_had(
+    customer: Customer, provider: FakeProvider, tokens: TokenService
+) -> None:
+    """Calls that began with a token before say nothing of the one there is now."""
+    customer.connect("vertex", tokens.account("late"))
+    assert ask(customer).status == 200
+    provider.next(status=401, times=5)
+    provider.hold()
+    pool, late = in_threads(customer, 5)
+    with pool:
+        provider.wait(lambda one: one.held == 5)
+        provider.release(1)
+        wait_for(lambda: any(reply.done() for reply in late))
+        another, (fresh,) = in_threads(customer, 1)
+        with another:
+            provider.wait(lambda one: one.held == 5)
+            assert len(tokens.asked) == 2
+            provider.release()
+            assert fresh.result().status == 200
+        assert [reply.result().status for reply in late] == [403] * 5
+    assert ask(customer).status == 200
+    assert len(tokens.asked) == 2
 
 
 def test_neither_token_nor_private_key_comes_back(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from email import message_from_bytes, policy
@@ -53,7 +54,13 @@ def settings(tmp_path: Path, provider: FakeProvider) -> Settings:
         data_dir=tmp_path,
         public_url="https://ai.acme.example",
         app_name="Acme AI",
-        base_urls={"openai": provider.url, "deepseek": provider.url, "acme-llm": provider.url},
+        base_urls={
+            "openai": provider.url,
+            "deepseek": provider.url,
+            "openrouter": provider.url,
+            "nvidia": provider.url,
+            "acme-llm": provider.url,
+        },
     )
 
 
@@ -133,6 +140,18 @@ async def test_a_revoked_key_is_noticed_without_traffic_and_told_once(
     assert KEY[10:] not in text
 
 
+async def test_a_chosen_fallback_is_told(node: Node, post: Post) -> None:
+    """A message about a failing key says whether the allowance steps in: never, or when and how far as was chosen."""
+    never, chosen = [await connected(node, await build.organization(node.db)) for _ in range(2)]
+    await provider_keys.set_fallback(node.db, Actor.operator(chosen.organization_id), "openai", 50_000)
+    for key in (never, chosen):
+        await key_health.note_health(node.db, key.id, key.organization_id, Health.OUT_OF_CREDIT, "No credit.")
+    assert await key_watch.tell_changes(node) == 2
+    texts = [text for _, _, text in mails(post)]
+    assert sorted("up to 50,000 tokens in a month" in text for text in texts) == [False, True]
+    assert sorted("allowance is not used in its place" in text for text in texts) == [False, True]
+
+
 async def test_only_the_owner_is_told_where_only_the_owner_manages(
     database: Database, settings: Settings, post: Post, provider: FakeProvider
 ) -> None:
@@ -155,7 +174,13 @@ async def test_only_the_owner_is_told_where_only_the_owner_manages(
         ("openai", Health.REJECTED, 200, Health.ACTIVE),
         ("openai", Health.UNREACHABLE, 200, Health.ACTIVE),
         ("openai", Health.OUT_OF_CREDIT, 200, Health.OUT_OF_CREDIT),  # its list of models tells nothing of money
+        ("openrouter", Health.OUT_OF_CREDIT, 200, Health.OUT_OF_CREDIT),  # nor does a key's own limit
+        ("deepseek", Health.OUT_OF_CREDIT, 200, Health.ACTIVE),  # its balance does
         ("openai", Health.ACTIVE, 403, Health.ACTIVE),  # nor does a refused list of a restricted key
+        ("openai", Health.REJECTED, 403, Health.REJECTED),
+        ("openai", Health.LIMITED, 403, Health.UNVERIFIED),  # but there was an answer, and no limit
+        ("openai", Health.UNREACHABLE, 404, Health.UNVERIFIED),
+        ("nvidia", Health.LIMITED, 200, Health.UNVERIFIED),
         ("openai", Health.ACTIVE, 500, Health.UNREACHABLE),
         ("openai", Health.ACTIVE, 429, Health.LIMITED),
     ],
@@ -170,6 +195,20 @@ async def test_a_check_says_only_what_it_can_know(
     health, said = await health_of(node, key)
     assert health is after
     assert (said == "At first.") == (after is before)
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_what_traffic_tells_during_a_check_stays(node: Node, provider: FakeProvider, status: int) -> None:
+    """The answer is older than what a call told meanwhile, whatever it says."""
+    key = await connected(node, await build.organization(node.db), "openai")
+    provider.script(status=status)
+    provider.hold()
+    checking = asyncio.create_task(key_watch.check_due(node))
+    await provider.wait_async(lambda one: one.held == 1)
+    await key_health.note_health(node.db, key.id, key.organization_id, Health.OUT_OF_CREDIT, "No credit.")
+    provider.release()
+    assert await checking == 1
+    assert await health_of(node, key) == (Health.OUT_OF_CREDIT, "No credit.")
 
 
 async def test_a_key_that_cannot_be_opened_is_told(node: Node, provider: FakeProvider) -> None:
@@ -207,6 +246,20 @@ async def test_many_due_keys_make_no_storm(node: Node, provider: FakeProvider) -
     rounds = [await key_watch.check_due(node) for _ in range(4)]
     assert rounds == [10, 10, 5, 0]
     assert len(provider.requests) == len(made)
+
+
+async def test_one_that_cannot_be_told_keeps_no_other(node: Node, post: Post) -> None:
+    """An organization that cannot be read, here because another is called as it, costs only its own message."""
+    for name in ("A", "B", "C"):
+        key = await connected(node, await build.organization(node.db, name=name))
+        await key_health.note_health(node.db, key.id, key.organization_id, Health.REJECTED, "No.")
+        if name == "B":
+            another = await build.organization(node.db)
+            async with node.db.transaction() as tx:
+                its = tables.organizations.c.id == another.organization.id
+                await tx.execute(update(tables.organizations).where(its).values(slug=key.organization_id))
+    assert await key_watch.tell_changes(node) == 3
+    assert sorted(subject.split()[-1] for _, subject, _ in mails(post)) == ["A", "C"]
 
 
 async def test_the_end_of_a_key_is_reminded_of(node: Node, post: Post) -> None:

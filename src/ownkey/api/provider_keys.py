@@ -10,7 +10,7 @@ from pydantic import Field
 from ownkey.access import Action
 from ownkey.api.authentication import Caller, Here
 from ownkey.api.shapes import Given, Page, Shown
-from ownkey.errors import InvalidRequest
+from ownkey.errors import InvalidRequest, NotFound
 from ownkey.providers import addresses, registry
 from ownkey.providers.health import Health
 from ownkey.providers.key_check import KeyCheckResult
@@ -126,7 +126,10 @@ async def check(node: Here, actor: Caller, provider: str) -> ProviderKey:
     found = await node.providers.check(company, sealed.base_url, provider_keys.use(node.keyring, sealed))
     await key_health.note_health(node.db, sealed.id, sealed.organization_id, found.health, found.said)
     keys = await provider_keys.list_keys(node.db, actor)
-    return next(ProviderKey.model_validate(key) for key in keys if key.provider == company.slug)
+    for key in keys:
+        if key.provider == company.slug:
+            return ProviderKey.model_validate(key)
+    raise NotFound  # it was removed meanwhile
 
 
 async def set_fallback(node: Here, actor: Caller, provider: str, given: Fallback) -> ProviderKey:

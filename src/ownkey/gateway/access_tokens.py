@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -19,28 +19,32 @@ _RENEW_BEFORE = 300.0
 _UNUSED_BEFORE = 30.0
 # Seconds after a failure in which calls get the same answer without another request.
 _FAILURE_STANDS = 2.0
+# Seconds in which no other token is fetched because the provider refused one.
+_FORGET_EVERY = 30.0
 
 
 class AccessTokens:
     """One key's tokens. At most one request for a token is under way, however many calls wait for it.
 
-    ``put`` is given each new token and the one before it, with which calls may still be under way.
+    ``put`` is given each new token and the earlier ones that have not ended: calls may still be under way with them.
     """
 
     __slots__ = (
-        "_account", "_ends", "_failed_at", "_failure", "_lifetime", "_put", "_task", "_timeout", "_token",
-        "_token_url", "_waiting",
+        "_account", "_earlier", "_ends", "_failed_at", "_failure", "_forgot_at", "_lifetime", "_put", "_task",
+        "_timeout", "_token", "_token_url", "_took_at", "_waiting",
     )  # fmt: skip
 
     def __init__(
-        self, account: ServiceAccount, token_url: str, timeout: float, put: Callable[[Secret, Secret | None], None]
+        self, account: ServiceAccount, token_url: str, timeout: float, put: Callable[[Secret, Sequence[Secret]], None]
     ) -> None:
         self._account = account
         self._token_url = token_url
         self._timeout = timeout
         self._put = put
-        self._token: Secret | None = None
-        self._ends = self._lifetime = 0.0
+        self._token: AccessToken | None = None
+        self._earlier: list[AccessToken] = []
+        self._ends = self._lifetime = self._took_at = 0.0
+        self._forgot_at = -_FORGET_EVERY
         self._task: asyncio.Task[None] | None = None
         self._waiting: list[Callable[[Exception | None], None]] = []
         self._failure: Exception | None = None
@@ -62,9 +66,15 @@ class AccessTokens:
         self._waiting.append(done)
         self._renew()
 
-    def forget(self) -> None:
-        """The provider refused the token: the next call gets a new one."""
-        self._ends = 0.0
+    def forget(self, began: float) -> None:
+        """The provider refused the token of a call that ``began`` then (``time.monotonic``): the next gets a new one.
+
+        Unless the call had an earlier token, or this was done a moment ago: where the provider refuses every token,
+        fetching others does not help.
+        """
+        now = time.monotonic()
+        if began >= self._took_at and now - self._forgot_at >= _FORGET_EVERY:
+            self._ends, self._forgot_at = 0.0, now
 
     def _has_just_failed(self) -> bool:
         return self._failure is not None and time.monotonic() - self._failed_at < _FAILURE_STANDS
@@ -93,6 +103,9 @@ class AccessTokens:
                 log.exception("a call could not go on")
 
     def _take(self, token: AccessToken) -> None:
-        self._put(token.secret, self._token)
-        self._token, self._ends = token.secret, token.expires_at
-        self._lifetime = max(0.0, token.expires_at - time.monotonic())
+        now = time.monotonic()
+        known = [self._token, *self._earlier] if self._token else []
+        self._earlier = [one for one in known if one.expires_at > now]
+        self._put(token.secret, [one.secret for one in self._earlier])
+        self._token, self._ends, self._took_at = token, token.expires_at, now
+        self._lifetime = max(0.0, token.expires_at - now)

@@ -190,8 +190,7 @@ class Exchange:
         self._begin(status, reply.lines, length if passage.keeps_length else None)
 
     def on_data(self, pieces: list[bytes], complete: bool) -> None:
-        """Some of the provider's body."""
-        self._moved = True
+        """Some of the provider's body. An error does not get more time by coming in small pieces."""
         try:
             if self._error is not None:
                 enough = self._error.add(pieces)
@@ -200,6 +199,7 @@ class Exchange:
                 if complete or enough:
                     self._end_refused(self._error, complete)
                 return
+            self._moved = True
             watch, passage = self._watch, self._passage
             assert watch is not None
             assert passage is not None
@@ -245,7 +245,7 @@ class Exchange:
         body = reply.read(self._route, whole)
         failure = classify(self.call.provider, self.status, body)
         own_key = self._admission.key
-        self._relay.refused(self._route, own_key, failure, body)
+        self._relay.refused(self._route, own_key, failure, body, self.started)
         if failure is Failure.KEY_REJECTED:
             managers = self._relay.router.key_managers
             error = key_rejected(self.call.provider, own_key is not None, message_of(body), managers)
@@ -273,7 +273,7 @@ class Exchange:
         now = self._relay.now()
         self.delivery.settled(admission.reserved - charged)
         if key is not None and outcome == "finished":
-            self._relay.key_worked(key)
+            self._relay.key_worked(key, call.endpoint.generates)
         self._relay.metrics.settled(call.provider.slug, billed_to, outcome, usage, now - self.started)
         self._settled = True
         # By position, in the order of its columns: names would cost as much as all the rest here.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
 from typing import Any
 
 import structlog
 
+from ownkey import clock
 from ownkey.errors import OwnkeyError, ProviderFailed, ProviderTimedOut, Unavailable
 from ownkey.gateway.exchange import Exchange
 from ownkey.gateway.fallback import AnswerOnly, is_allowed
@@ -62,7 +64,8 @@ class Relay:
         self.stopping = False
         self.now: Callable[[], float] = time.monotonic
         self._plans = node.catalogue
-        self._noted: dict[str, tuple[Health, float]] = {}
+        self._noted: dict[str, tuple[Health, float]] = {}  # what was written of a key and when, the oldest first
+        self._to_note: dict[str, tuple[KeyRow, Health, str, datetime]] = {}
         self._used: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -142,10 +145,12 @@ class Relay:
     ) -> Callable[[], None]:
         """What follows an attempt that failed: ``otherwise`` ends it, unless the allowance may serve the call."""
         call, key = first.call, admission.key if admission else None
-        if reason is None or key is None or not is_allowed(call, key, self.router.has_platform_key(call.provider)):
+        if reason is None or key is None:
             return otherwise
         if not first.status:
             self.key_failed(key, Failure.OUTAGE, "It did not answer.")
+        if not is_allowed(call, key, self.router.has_platform_key(call.provider)):
+            return otherwise
         return lambda: self._fall_back(first, Fallback(reason, first.request_id), otherwise)
 
     def _fall_back(self, first: Exchange, fallback: Fallback, otherwise: Callable[[], None]) -> None:
@@ -169,16 +174,16 @@ class Relay:
         client.attend(second)
         second.start()
 
-    def key_worked(self, key: KeyRow | None) -> None:
-        """An own key served a call."""
-        assert key is not None
+    def key_worked(self, key: KeyRow, generated: bool) -> None:
+        """An own key served a call. What costs nothing is often given to keys without credit, or to everybody."""
         self._used[key.id] = time.time()
-        self._note(key, Health.ACTIVE, "")
+        if generated:
+            self._note(key, Health.ACTIVE, "")
 
-    def refused(self, route: Route, key: KeyRow | None, failure: Failure | None, body: bytes) -> None:
-        """A provider answered with an error; ``body`` is redacted already."""
+    def refused(self, route: Route, key: KeyRow | None, failure: Failure | None, body: bytes, began: float) -> None:
+        """A provider answered a call that ``began`` then with an error; ``body`` is redacted already."""
         if failure is Failure.KEY_REJECTED and route.access is not None:
-            route.access.forget()
+            route.access.forget(began)
         if key is not None and failure is not None:
             self.key_failed(key, failure, message_of(body))
 
@@ -193,15 +198,31 @@ class Relay:
         used, self._used = self._used, {}
         return used
 
-    def _note(self, key: KeyRow, health: Health, said: str) -> None:
+    def _note(self, key: KeyRow, health: Health, said: str, as_of: datetime | None = None) -> None:
         """Write a change soon, and what stays as it was once a minute: a check by hand may have said otherwise.
 
-        A key that is refused now and then must not make a write of every call.
+        A key that is refused now and then must not make a write of every call: what comes too soon waits for its time,
+        and the last of it counts. ``as_of`` is when that came.
         """
         noted, at = self._noted.get(key.id, (None, -_NOTE_SECONDS))
+        self._to_note.pop(key.id, None)
         if self.now() - at > (_NOTE_SECONDS if health is noted else _CHANGE_SECONDS):
+            self._noted.pop(key.id, None)
             self._noted[key.id] = (health, self.now())
-            self._write(key_health.note_health(self.node.db, key.id, key.organization_id, health, said))
+            db, organization_id = self.node.db, key.organization_id
+            self._write(key_health.note_health(db, key.id, organization_id, health, said, as_of=as_of))
+        elif health is not noted:
+            self._to_note[key.id] = (key, health, said, as_of or clock.now())
+
+    def _look_after_notes(self, now: float) -> None:
+        """Write what has waited, and forget what does not keep anything waiting any more."""
+        for key, health, said, as_of in list(self._to_note.values()):
+            self._note(key, health, said, as_of)
+        while self._noted:
+            key_id, (_, at) = next(iter(self._noted.items()))
+            if now - at <= _NOTE_SECONDS:
+                break
+            del self._noted[key_id]
 
     def _write(self, note: Coroutine[Any, Any, object]) -> None:
         """Write what people should know of a key; calls go on without it."""
@@ -236,5 +257,6 @@ class Relay:
             except Exception:
                 log.exception("a connection could not be looked after")
         self.pool.close_idle()
+        self._look_after_notes(now)
         if renewals:
             self.writer.renew(renewals)

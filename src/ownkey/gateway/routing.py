@@ -178,9 +178,9 @@ class Router:
         lasting = (secret, *account.secrets)
         route = Route(origin, b"", lasting, Needles(lasting))
 
-        def put(token: Secret, before: Secret | None) -> None:
+        def put(token: Secret, earlier: Sequence[Secret]) -> None:
             route.credential = _line(provider, token)
-            route.secrets = (*lasting, token, *([before] if before else []))
+            route.secrets = (*lasting, token, *earlier)
             route.needles = Needles(route.secrets)
 
         route.access = AccessTokens(account, token_url, self._settings.connect_timeout, put)

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from ownkey import clock
 from ownkey.access import Actor
 from ownkey.accounts import managers, organizations
 from ownkey.errors import NotFound
@@ -43,6 +44,10 @@ _BECAME = {
     Health.ACTIVE: "The {provider} key of {organization} works again",
 }
 _MEANS = "Until this is mended, requests to {provider} fail. Your plan's allowance is not used in its place."
+_MEANS_WITH_FALLBACK = (
+    "Until this is mended, requests to {provider} may fail. Your plan's allowance steps in only on an outage or a rate "
+    "limit, with up to {tokens} tokens in a month, as you chose."
+)
 _CHANGED = """\
 {subject}, since {since} UTC.
 
@@ -111,6 +116,7 @@ async def remind(node: Node) -> int:
 
 
 async def _check(node: Node, key: SealedKey, before: Health) -> None:
+    began = clock.now()
     try:
         provider = node.providers.find(key.provider)
         secret = provider_keys.use(node.keyring, key)
@@ -122,17 +128,17 @@ async def _check(node: Node, key: SealedKey, before: Health) -> None:
         found = Health.UNREACHABLE, error.message
     except AddressRefused as error:
         found = Health.UNREACHABLE, error.message
-    await key_health.note_health(node.db, key.id, key.organization_id, *found)
+    await key_health.note_health(node.db, key.id, key.organization_id, *found, as_of=began)
 
 
 def _learned(provider: Provider, before: Health, found: KeyCheckResult) -> tuple[Health, str | None]:
     """The health after a check, and what to keep of what was said.
 
-    An answer that tells nothing changes nothing; and that a key is accepted does not tell, at most providers, that its
-    account has credit again.
+    An answer that tells nothing changes nothing but what passes by itself: it was an answer. And that a key is accepted
+    does not tell, at most providers, that its account has credit again.
     """
-    tells_credit = provider.check.empty_when is not None
-    if found.health is Health.UNVERIFIED or (
+    tells_credit = provider.check.tells_credit
+    if (found.health is Health.UNVERIFIED and not before.passes) or (
         found.health is Health.ACTIVE and before is Health.OUT_OF_CREDIT and not tells_credit
     ):
         return before, None
@@ -140,7 +146,18 @@ def _learned(provider: Provider, before: Health, found: KeyCheckResult) -> tuple
 
 
 async def _tell(node: Node, what: Change | Expiring, subject: str, text: str) -> None:
-    """Mail every manager. Mail is a help: the page says the same, so what does not arrive is not sent again."""
+    """Mail every manager. Mail is a help: the page says the same, so what does not arrive is not sent again.
+
+    Each of those that were claimed is told, whatever becomes of the others.
+    """
+    try:
+        await _mail(node, what, subject, text)
+    except Exception as error:
+        log.warning("admins were not told of a provider key", organization=what.organization_id,
+                    provider=what.provider, error=repr(error))  # fmt: skip
+
+
+async def _mail(node: Node, what: Change | Expiring, subject: str, text: str) -> None:
     organization = await organizations.by_reference(node.db, what.organization_id)
     provider = node.providers.get(what.provider)
     words = {
@@ -155,7 +172,9 @@ async def _tell(node: Node, what: Change | Expiring, subject: str, text: str) ->
         words["since"] = f"{what.since:%Y-%m-%d %H:%M}"
         words["said"] = f"The last check: {said}\n" if said and what.health.is_trouble else ""
         words["explanation"] = what.health.explanation
-        words["means"] = _MEANS.format(**words) if what.health.is_trouble else ""
+        words["tokens"] = f"{what.fallback_tokens or 0:,}"
+        means = _MEANS_WITH_FALLBACK if what.fallback_tokens else _MEANS
+        words["means"] = means.format(**words) if what.health.is_trouble else ""
     else:
         words["day"] = f"{what.expires_at:%Y-%m-%d}"
     words["subject"] = subject.format(**words)

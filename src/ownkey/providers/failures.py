@@ -3,12 +3,15 @@
 The status alone does not tell: OpenAI says "no money" with 429, Anthropic with 400, 402 or 429; a bad Gemini key
 is a 400; at Together a 403 is a prompt that is too long. So rows name provider, status, and the words or the
 message that make the difference; the first that fits wins, and what no row names is read by its status.
+
+Providers quote what a request said, in a 400 above all, and that must not pass for their own words: so a row for a 400
+says how the message begins, where that is known, or names a word that stands in a member of its own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -39,7 +42,7 @@ class Row:
     """One line of the table. An empty field fits everything.
 
     ``words`` are compared with the error's type, code, status, reason and the like, in lower case;
-    ``says`` is searched in its message.
+    ``says`` is searched in each of its messages.
     """
 
     failure: Failure
@@ -48,13 +51,13 @@ class Row:
     words: frozenset[str] = frozenset()
     says: re.Pattern[str] | None = field(default=None)
 
-    def fits(self, provider: str, status: int, words: frozenset[str], message: str) -> bool:
+    def fits(self, provider: str, status: int, words: frozenset[str], messages: Sequence[str]) -> bool:
         """Whether every field of the row agrees."""
         return (
             (not self.providers or provider in self.providers)
             and (not self.statuses or status in self.statuses)
             and (not self.words or not self.words.isdisjoint(words))
-            and (self.says is None or self.says.search(message) is not None)
+            and (self.says is None or any(self.says.search(message) for message in messages))
         )
 
 
@@ -68,6 +71,8 @@ def _row(
 TABLE: tuple[Row, ...] = (
     # OpenAI and those who copy its words
     _row(Failure.BAD_REQUEST, "openai", (401,), "mismatched_organization invalid_organization mismatched_project"),
+    # A restricted key that lacks a right: it is a good one.
+    _row(Failure.LIMITED, "openai", (401,), says=r"^You have insufficient permissions|Missing scopes:"),
     # Qwen says "insufficient_quota" of a rate, and "Arrearage" of money.
     _row(
         Failure.PRESSURE,
@@ -79,6 +84,7 @@ TABLE: tuple[Row, ...] = (
     _row(Failure.LIMITED, "qwen", (400, 403), "accessdenied.unpurchased model.accessdenied"),
     _row(
         Failure.NO_MONEY,
+        statuses=(400, 401, 402, 403, 429),
         words="insufficient_quota credit_balance_exhausted billing_hard_limit_reached billing_not_active "
         "exceeded_current_quota_error insufficient_balance",
     ),
@@ -88,15 +94,16 @@ TABLE: tuple[Row, ...] = (
         Failure.NO_MONEY,
         "anthropic",
         (400, 403, 429),
-        says=r"credit balance is too low|reached your specified API usage limits",
+        says=r"^Your credit balance is too low|^You have reached your specified API usage limits",
     ),
-    _row(Failure.NO_MONEY, words="enforced_spend_limit_reached billing_error"),
+    _row(Failure.NO_MONEY, statuses=(400, 402, 403, 429), words="enforced_spend_limit_reached billing_error"),
     # Azure: a wrong key and a wrong resource read the same; a quota of the free tier comes back by itself.
     _row(Failure.LIMITED, "azure", (401, 403), says=r"lacks the required|virtual network|firewall|private endpoint"),
     _row(Failure.PRESSURE, "azure", (403,), says=r"call volume quota"),
-    _row(Failure.NO_MONEY, "azure", (400, 401, 403), says=r"subscription (is|was|has been) (disabled|suspended)"),
+    _row(Failure.NO_MONEY, "azure", (401, 403), says=r"subscription (is|was|has been) (disabled|suspended)"),
     _row(Failure.PRESSURE, "azure", (400, 408, 503), "nocapacity timeout"),
     # Bedrock: nearly everything about a key is a 403, told apart by the sentence; the exception is in a header.
+    _row(Failure.BAD_REQUEST, "bedrock", (400,), says=r"^malformed input request"),
     _row(
         Failure.KEY_REJECTED,
         "bedrock",
@@ -108,36 +115,36 @@ TABLE: tuple[Row, ...] = (
         Failure.KEY_REJECTED,
         "bedrock",
         (401, 403),
-        says=r"security token .*(invalid|expired)|token has expired|API key is (not valid|invalid|expired)"
+        says=r"security token .{0,200}(invalid|expired)|token has expired|API key is (not valid|invalid|expired)"
         r"|authentication failed|missing authentication|invalid (api key|bearer)|request signature",
     ),
-    _row(Failure.NO_MONEY, "bedrock", (400, 403), says=r"payment instrument|payment method|account.*suspended"),
+    _row(Failure.NO_MONEY, "bedrock", (400, 403), says=r"payment instrument|payment method|account.{0,200}suspended"),
     _row(Failure.LIMITED, "bedrock", (401,), says=r"not available|access to (the|this) model"),
-    _row(Failure.LIMITED, "bedrock", (400,), says=r"operation not allowed|not authorized|access.*denied"),
+    _row(Failure.LIMITED, "bedrock", (400,), says=r"operation not allowed|not authorized|access.{0,200}denied"),
     _row(Failure.NO_MONEY, "bedrock", (400,), "servicequotaexceededexception"),
-    _row(Failure.NO_MONEY, "bedrock", (400,), says=r"service quota|account.*quota"),
+    _row(Failure.NO_MONEY, "bedrock", (400,), says=r"service quota|account.{0,200}quota"),
     _row(Failure.PRESSURE, "bedrock", (400, 503), "throttlingexception modelnotreadyexception serviceunavailable"),
     _row(Failure.PRESSURE, "bedrock", (400, 503), says=r"too many (requests|tokens)|try your request again"),
     _row(Failure.OUTAGE, "bedrock", (408, 424)),
     # Vertex AI: the account of the key, and of the project it bills.
     _row(Failure.NO_MONEY, "vertex", (400, 403, 429), "billing_disabled"),
-    _row(Failure.NO_MONEY, "vertex", (400, 403, 429), says=r"billing (to be enabled|account .*(closed|disabled))"),
+    _row(Failure.NO_MONEY, "vertex", (403, 429), says=r"billing (to be enabled|account .{0,200}(closed|disabled))"),
     _row(Failure.KEY_REJECTED, "vertex", (400, 401), "invalid_grant invalid_client unauthorized_client"),
     _row(Failure.KEY_REJECTED, "vertex", (403,), "account_disabled service_account_disabled"),
     _row(Failure.LIMITED, "vertex", (400, 403), "service_disabled consumer_invalid iam_permission_denied"),
     # Gemini
     _row(Failure.KEY_REJECTED, "gemini", (400,), "api_key_invalid"),
-    _row(Failure.KEY_REJECTED, "gemini", (400,), says=r"API key (not valid|expired|not found)"),
+    _row(Failure.KEY_REJECTED, "gemini", (400,), says=r"^API key (not valid|expired|not found)"),
     _row(Failure.KEY_REJECTED, "gemini", (403,), says=r"reported as leaked"),
     _row(Failure.NO_MONEY, "gemini", (400, 403, 429), "payment_required"),
     _row(Failure.NO_MONEY, "gemini", (429,), says=r"prepayment credits|spend(ing)? (cap|limit)|credits are depleted"),
-    _row(Failure.LIMITED, "gemini", (400,), says=r"location is not supported|free tier is not available"),
+    _row(Failure.LIMITED, "gemini", (400,), says=r"^User location is not supported|^Gemini API free tier"),
     # OpenRouter: a 402 for a budget that running requests hold is over in a moment; a 403 may be moderation.
     _row(Failure.PRESSURE, "openrouter", (402,), "in_flight_budget_exhausted"),
     _row(Failure.NO_MONEY, "openrouter", (403,), says=r"limit exceeded|budget|insufficient credits"),
     _row(Failure.BAD_REQUEST, "openrouter", (403,), says=r"moderation|flagged"),
     # xAI
-    _row(Failure.KEY_REJECTED, "xai", (400,), says=r"(incorrect|invalid) API key"),
+    _row(Failure.KEY_REJECTED, "xai", (400,), says=r"^(incorrect|invalid) API key"),
     _row(Failure.NO_MONEY, "xai", (403, 429), says=r"any credits|available credits|spending limit"),
     # Z.ai: a number says it. 1113 no balance; 1308, 1310 a limit of the plan; 1309 the plan has ended; 13xx rates.
     _row(Failure.KEY_REJECTED, "zai", (400, 401, 403, 429), "1000 1001 1002 1003 1004"),
@@ -151,7 +158,7 @@ TABLE: tuple[Row, ...] = (
     # Hugging Face: a model that is being loaded.
     _row(Failure.PRESSURE, "huggingface", (503,), says=r"loading"),
     _row(Failure.LIMITED, "huggingface", (401, 403), says=r"sufficient permissions|gated|access to (this )?model"),
-    _row(Failure.NO_MONEY, "huggingface", (403, 429), says=r"included credits|monthly .*credits"),
+    _row(Failure.NO_MONEY, "huggingface", (403, 429), says=r"included credits|monthly .{0,200}credits"),
     # Ollama: as busy as one machine is.
     _row(Failure.PRESSURE, "ollama", (503,), says=r"busy|pending requests"),
     # Others
@@ -161,14 +168,15 @@ TABLE: tuple[Row, ...] = (
     _row(Failure.LIMITED, "groq", (400,), "organization_restricted"),
     _row(Failure.NO_MONEY, "groq", (400,), "blocked_api_access"),
     # Anyone, by message
+    _row(Failure.LIMITED, statuses=(403,), words="model_not_found"),  # names the model that was asked for
     _row(
         Failure.NO_MONEY,
-        statuses=(400, 403, 429),
+        statuses=(403, 429),
         says=r"insufficient (account )?(balance|credits?|funds)|(spend|spending|budget) limit (reached|exceeded)"
         r"|(out of|no remaining) credits",
     ),
     _row(Failure.PRESSURE, statuses=(503,), says=r"overloaded|high demand|too busy"),
-    _row(Failure.PRESSURE, words="overloaded_error"),
+    _row(Failure.PRESSURE, statuses=(500, 502, 503, 529), words="overloaded_error"),
 )
 
 BY_STATUS = {
@@ -182,10 +190,15 @@ BY_STATUS = {
 # Members whose value is a word of the provider's vocabulary, wherever in the error they stand.
 _WORD_MEMBERS = frozenset({"type", "__type", "code", "status", "reason", "error_code", "limit_source", "error"})
 _MESSAGE_MEMBERS = frozenset({"message", "Message", "detail", "error", "error_description", "raw", "msg"})
+# Where what was sent is repeated: what stands in it is the caller's.
+_ECHO_MEMBERS = frozenset({"input"})
 # The same in the text of a body that broke off and is no JSON: which of its words came still counts.
 _WORDS_SAID = re.compile('"(?:' + "|".join(sorted(_WORD_MEMBERS)) + r')"\s*:\s*"([^"\\]{1,80})"')
+_MESSAGES_SAID = re.compile('"(?:' + "|".join(sorted(_MESSAGE_MEMBERS)) + r')"\s*:\s*"((?:[^"\\]|\\.){1,2000})')
 _DEEPEST = 6
 _MOST_BYTES = 65_536
+_LONGEST_MESSAGE = 2_000
+_MOST_MESSAGES = 20
 
 
 def _members(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
@@ -195,7 +208,7 @@ def _members(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
         for name, member in value.items():
             if isinstance(member, str):
                 yield name, member
-            else:
+            elif name not in _ECHO_MEMBERS:
                 yield from _members(member, depth + 1)
     elif isinstance(value, list):
         for member in value[:50]:
@@ -205,22 +218,25 @@ def _members(value: object, depth: int = 0) -> Iterator[tuple[str, str]]:
 def classify(provider: Provider, status: int, body: bytes) -> Failure | None:
     """What a reply with this status and body means for the key; None for a status below 400.
 
-    Only the first 64 KiB of the body are read. One that is not JSON, such as half of it, is searched as text.
+    Of a body that is not JSON, such as half of it, the first 64 KiB are searched for the same members; of one that has
+    none of them, such as plain text, the beginning is the message.
     """
     if status < 400:
         return None
-    message = body[:_MOST_BYTES].decode("utf-8", "replace")
     try:
         members = list(_members(msgspec.json.decode(body)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        found = _WORDS_SAID.findall(message)
+        text = body[:_MOST_BYTES].decode("utf-8", "replace")
+        found = _WORDS_SAID.findall(text)
+        messages = _MESSAGES_SAID.findall(text) or [text]
     else:
         found = [text for name, text in members if name in _WORD_MEMBERS and len(text) <= 80]
-        message = "\n".join(text[:2_000] for name, text in members if name in _MESSAGE_MEMBERS)
+        messages = [text for name, text in members if name in _MESSAGE_MEMBERS]
+    messages = [message[:_LONGEST_MESSAGE] for message in messages[:_MOST_MESSAGES]]
     # AWS writes an exception with its namespace before it: com.amazon.coral.service#ThrottlingException.
     words = frozenset(text.lower().rpartition("#")[2] for text in found)
     for row in TABLE:
-        if row.fits(provider.slug, status, words, message):
+        if row.fits(provider.slug, status, words, messages):
             return row.failure
     if status >= 500:
         return BY_STATUS.get(status, Failure.OUTAGE)

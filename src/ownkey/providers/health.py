@@ -31,6 +31,11 @@ class Health(StrEnum):
         return self not in (Health.ACTIVE, Health.UNVERIFIED)
 
     @property
+    def passes(self) -> bool:
+        """Whether it may pass by itself, and is over as soon as nothing shows it any more."""
+        return self in (Health.LIMITED, Health.UNREACHABLE)
+
+    @property
     def blocks_saving(self) -> bool:
         """Whether a key found in this state is not saved unless the admin insists."""
         return self is Health.REJECTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -14,7 +15,7 @@ from ownkey.providers.addresses import AddressRefused, Guard, HostForbidden
 from ownkey.providers.failures import Failure, classify, message_of
 from ownkey.providers.health import Health
 from ownkey.providers.provider import KeyCheck, Provider
-from ownkey.providers.redaction import redact_text
+from ownkey.providers.redaction import redact, redact_text
 from ownkey.providers.service_account import ServiceAccount, TokenRefused, TokenServiceFailed
 
 _HEALTH = {
@@ -61,7 +62,7 @@ def _is_empty(check: KeyCheck, body: bytes) -> bool:
 
 
 def judge(provider: Provider, status: int, body: bytes) -> KeyCheckResult:
-    """Read the answer to the check request. The words are the provider's: redact them before showing them."""
+    """Read the answer to the check request. ``body`` is redacted already: its words are shown, and cut."""
     said = f"{provider.name} answered {status}"
     message = message_of(body) if status >= 400 else ""
     said += f": {message}" if message else "."
@@ -91,8 +92,10 @@ async def _ask(
         headers[provider.credential_header] = provider.credential_prefix + text
     url = base_url.rstrip("/") + provider.check.path
     status, body = await outbound.ask(provider.check.method, url, headers, guard=guard)
-    result = judge(provider, status, body)
-    return KeyCheckResult(result.health, redact_text(result.said, Secret(text)))
+    result = judge(provider, status, redact(body, secret, Secret(text)))
+    if result.health is Health.ACTIVE and urlsplit(url).hostname in provider.check.public_at:
+        return KeyCheckResult(Health.UNVERIFIED, result.said)
+    return result
 
 
 async def check(
@@ -116,7 +119,7 @@ async def check(
         return KeyCheckResult(Health.REJECTED, "This key has characters that no key has, so it was not sent anywhere.")
     try:
         async with asyncio.timeout(timeout):
-            result = await _ask(provider, base_url, secret, guard, token_url)
+            return await _ask(provider, base_url, secret, guard, token_url)
     except TimeoutError:
         return KeyCheckResult(Health.UNREACHABLE, f"{provider.name} did not answer within {timeout:g} seconds.")
     except HostForbidden as error:
@@ -127,6 +130,5 @@ async def check(
         return KeyCheckResult(Health.UNREACHABLE, str(error))
     except OSError as error:
         kind = "" if type(error) is OSError else f"{type(error).__name__}: "
-        reason = redact_text(f"{kind}{error}"[:300], secret)
+        reason = redact_text(f"{kind}{error}", secret)[:300]
         return KeyCheckResult(Health.UNREACHABLE, f"{provider.name} could not be reached ({reason}).")
-    return KeyCheckResult(result.health, redact_text(result.said, secret))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -23,6 +24,12 @@ def tls_context() -> ssl.SSLContext:
     if not context.get_ca_certs():
         context.load_verify_locations(certifi.where())
     return context
+
+
+@functools.cache
+def _context_for(store: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
+    """One for all requests while the store is the same: reading it holds up the whole process, in any thread."""
+    return tls_context()
 
 
 async def ask(
@@ -51,7 +58,7 @@ async def _ask(
         follow_redirects=False,
         trust_env=False,
         timeout=None,  # noqa: S113 – the caller has it
-        verify=tls_context(),
+        verify=_context_for(ssl.get_default_verify_paths()),
     ) as client:
         if guard is None:
             return await _send(client, client.build_request(method, url, headers=headers, content=content))

@@ -40,16 +40,19 @@ class KeyCheck:
     """The request that tells whether a key works without spending a token, and how to read its answer.
 
     ``verdicts`` holds this provider's exceptions to the common reading of a status (see ``key_check``).
-    ``empty_when`` names a member of the answer and the value by which a good key tells that its account has
-    no credit left, as ``("data.limit_remaining", 0)``. An empty ``path``: getting an access token is the whole check,
-    which only a service account has.
+    ``public_at`` are hosts where everybody gets a good answer, so that it tells nothing of the key.
+    ``empty_when`` names a member of the answer and the value by which a good key tells that it has no credit left, as
+    ``("data.limit_remaining", 0)``; ``tells_credit`` says that without this sign its account has some. An empty
+    ``path``: getting an access token is the whole check, which only a service account has.
     """
 
     path: str
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
     verdicts: Mapping[int, Health] = field(default_factory=dict)
+    public_at: tuple[str, ...] = ()
     empty_when: tuple[str, object] | None = None
+    tells_credit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,11 @@ REDACTED = b"[redacted]"
 
 SHORTEST = 8
 """Shorter secrets are not searched for: they would be found by accident. Real keys have 20 characters and more."""
-# "sk-proj-********abcd": how providers quote a bad key. At least three stars, with what stands around them.
-_MASKED = re.compile(rb"([\w.-]{0,16})\*{3,}([\w.-]{0,16})")
+# What providers put in place of most of a bad key: "sk-proj-********abcd", "sk-...abcd". A run is one mask.
+_MASK = rb"(?:(?<!\*)\*{2,}+|(?<!\.)\.{3,}+|(?<![\xa6\xa2])(?:\xe2\x80[\xa6\xa2])++)"
+_MASK_BEGINS = (b"**", b"...", "…".encode(), "•".encode())
+# How much of a key's beginning or end stands beside a mask of it: less says nothing.
+_LEAST_SHOWN, _MOST_SHOWN = 2, 32
 
 
 def _base64_forms(raw: bytes) -> Iterator[bytes]:
@@ -52,6 +55,34 @@ def _forms(secret: Secret) -> set[bytes]:
     return forms
 
 
+def _json_pattern(text: str) -> re.Pattern[bytes]:
+    """A key as JSON may write it: serializers differ in which of its characters they escape, and how."""
+    parts = []
+    for letter in text:
+        plain = letter.encode("utf-8", "surrogatepass")
+        if letter.isalnum() and letter.isascii():
+            parts.append(plain)
+        else:
+            escapes = [re.escape(plain), re.escape(json.dumps(letter)[1:-1].encode()), rb"\\" + re.escape(plain)]
+            if ord(letter) < 0x10000:
+                escapes.append(rb"(?i:\\u%04x)" % ord(letter))
+            parts.append(b"(?:" + b"|".join(escapes) + b")")
+    return re.compile(b"".join(parts))
+
+
+def _masked_pattern(text: str) -> re.Pattern[bytes]:
+    """A key behind a mask that leaves its beginning, or its end."""
+    raw = text.encode("utf-8", "surrogatepass")
+    letters = [re.escape(raw[at : at + 1]) for at in range(min(len(raw), _MOST_SHOWN))]
+    rest = b""
+    for letter in reversed(letters[_LEAST_SHOWN:]):
+        rest = b"(?:%b%b)?" % (letter, rest)
+    beginning = b"".join(letters[:_LEAST_SHOWN]) + rest
+    end = b"|".join(re.escape(raw[-length:]) for length in range(len(letters), _LEAST_SHOWN - 1, -1))
+    of_beginning = rb"(?<![\w.-])%b%b[\w.-]{0,%d}" % (beginning, _MASK, _MOST_SHOWN)
+    return re.compile(rb"%b|%b(?:%b)(?!\.*[\w-])" % (of_beginning, _MASK, end))
+
+
 def redact(data: bytes, *secrets: Secret) -> bytes:
     """``data`` with each key replaced by ``[redacted]``: as it is, JSON-escaped, URL-encoded, in hex or base64.
 
@@ -73,15 +104,10 @@ def _without(data: bytes, secret: Secret) -> bytes:
     for form in _base64_forms(text.encode("utf-8", "surrogatepass")):
         if len(form) >= SHORTEST and form in data:
             data = re.sub(rb"[\w+/-]{0,3}" + re.escape(form) + rb"[\w+/=-]{0,4}", REDACTED, data)
-    if b"***" in data:
-        raw = text.encode("utf-8", "surrogatepass")
-
-        def hide(match: re.Match[bytes]) -> bytes:
-            head, tail = match[1], match[2]
-            masks_ours = (head and raw.startswith(head)) or (tail and raw.endswith(tail.rstrip(b".")))
-            return REDACTED if masks_ours else match[0]
-
-        data = _MASKED.sub(hide, data)
+    if b"\\u00" in data:
+        data = _json_pattern(text).sub(REDACTED, data)
+    if any(begin in data for begin in _MASK_BEGINS):
+        data = _masked_pattern(text).sub(REDACTED, data)
     return data
 
 

@@ -25,6 +25,9 @@ def _hint(example: str, pattern: str, *, admin: bool = False) -> KeyHint:
     return KeyHint(example, re.compile(pattern), admin)
 
 
+# Where Bedrock has an endpoint that is validated for FIPS (https://docs.aws.amazon.com/general/latest/gr/bedrock.html).
+_FIPS_REGIONS = ("us-east-1", "us-east-2", "us-west-2", "us-gov-east-1", "us-gov-west-1", "ca-central-1")
+
 _ROWS: tuple[Provider, ...] = (
     Provider(
         slug="openai",
@@ -32,10 +35,10 @@ _ROWS: tuple[Provider, ...] = (
         base_url="https://api.openai.com",
         console_url="https://platform.openai.com/api-keys",
         # A restricted key may be refused the list of models and still serve requests.
-        check=KeyCheck("/v1/models", verdicts={403: Health.UNVERIFIED}),
+        check=KeyCheck("/v1/models", verdicts={401: Health.UNVERIFIED, 403: Health.UNVERIFIED}),
         key_hints=(
             _hint("sk-proj-…", r"sk-(?:proj|svcacct|service)-[\w-]{20,}"),
-            _hint("sk-…", r"sk-[\w-]*T3BlbkFJ[\w-]*"),
+            _hint("sk-…", r"sk-(?!admin-)[\w-]*T3BlbkFJ[\w-]*"),
             _hint("sk-admin-…", r"sk-admin-[\w-]+", admin=True),
         ),
         assistant_model="gpt-5-mini",
@@ -117,8 +120,11 @@ _ROWS: tuple[Provider, ...] = (
             label="Region",
             example="us-east-1",
             hint="The AWS region whose models you use, or an endpoint in full, as https://bedrock-mantle.….api.aws.",
-            pattern=re.compile(r"[a-z]{2,3}(?:-[a-z]+){1,3}-[0-9]"),
+            pattern=re.compile(rf"[a-z]{{2,3}}(?:-[a-z]+){{1,3}}-[0-9]|(?:{'|'.join(_FIPS_REGIONS)})-fips"),
             template="https://bedrock-runtime.{}.amazonaws.com",
+            exceptions={
+                f"{region}-fips": f"https://bedrock-runtime-fips.{region}.amazonaws.com" for region in _FIPS_REGIONS
+            },
             whole=True,
             domains=("api.aws",),
         ),
@@ -182,7 +188,7 @@ _ROWS: tuple[Provider, ...] = (
         name="DeepSeek",
         base_url="https://api.deepseek.com",
         console_url="https://platform.deepseek.com/api_keys",
-        check=KeyCheck("/user/balance", empty_when=("is_available", False)),
+        check=KeyCheck("/user/balance", empty_when=("is_available", False), tells_credit=True),
         api_roots=("", "/v1", "/beta"),
         key_hints=(_hint("sk-…", r"sk-[0-9a-f]{32}"),),
         assistant_model="deepseek-chat",
@@ -202,6 +208,7 @@ _ROWS: tuple[Provider, ...] = (
         name="OpenRouter",
         base_url="https://openrouter.ai",
         console_url="https://openrouter.ai/settings/keys",
+        # What remains of the key's own limit, if it has one: of the account's credit this says nothing.
         check=KeyCheck("/api/v1/key", empty_when=("data.limit_remaining", 0)),
         api_roots=("/api/v1",),
         key_hints=(_hint("sk-or-v1-…", r"sk-or-v1-[0-9a-f]{64}"),),
@@ -252,14 +259,20 @@ _ROWS: tuple[Provider, ...] = (
         base_url="https://api.moonshot.ai",
         console_url="https://platform.moonshot.ai/console/api-keys",
         check=KeyCheck("/v1/models"),
+        address=Address(
+            label="Region",
+            example="china",
+            hint="Write china for a key of platform.moonshot.cn; neither place knows the other's keys.",
+            pattern=re.compile("china"),
+            exceptions={"china": "https://api.moonshot.cn"},
+        ),
     ),
     Provider(
         slug="nvidia",
         name="NVIDIA",
         base_url="https://integrate.api.nvidia.com",
         console_url="https://build.nvidia.com/settings/api-keys",
-        # The list of models is public there, so that a 200 would say nothing; the key service is on another
-        # host, which a key may not be sent to. An answer to this one is never more than unverified.
+        # The list of models is public there; the key service is on another host, which a key may not be sent to.
         check=KeyCheck("/v1/models", verdicts={200: Health.UNVERIFIED}),
         key_hints=(_hint("nvapi-…", r"nvapi-[\w-]{40,}"),),
         capabilities=(_TEXT, _EMBEDDINGS),
@@ -291,6 +304,13 @@ _ROWS: tuple[Provider, ...] = (
         console_url="https://modelstudio.console.alibabacloud.com/?tab=dashboard#/api-key",
         check=KeyCheck("/compatible-mode/v1/models"),
         api_roots=("/compatible-mode/v1", "/api/v1", "/compatible-api/v1"),
+        address=Address(
+            label="Region",
+            example="china",
+            hint="Write china for a key of mainland China; neither place knows the other's keys.",
+            pattern=re.compile("china"),
+            exceptions={"china": "https://dashscope.aliyuncs.com"},
+        ),
         key_hints=(_hint("sk-…", r"sk-[0-9a-f]{32}"),),
         assistant_model="qwen-plus",
         capabilities=(_TEXT, _IMAGES, _EMBEDDINGS, _AUDIO),
@@ -311,7 +331,7 @@ _ROWS: tuple[Provider, ...] = (
         name="Ollama",
         base_url="",
         console_url="https://ollama.com/settings/keys",
-        check=KeyCheck("/api/tags"),
+        check=KeyCheck("/api/tags", public_at=("ollama.com",)),
         api_roots=("/v1", "/api"),
         key_optional=True,
         address=Address(

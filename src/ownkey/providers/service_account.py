@@ -8,6 +8,7 @@ https://developers.google.com/identity/protocols/oauth2/service-account#authoriz
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,18 @@ from ownkey.providers import outbound
 from ownkey.providers.redaction import redact_text
 
 TOKEN_URL = "https://oauth2.googleapis.com/token"
+# What stands in documents that were made earlier. An assertion goes to ``TOKEN_URL`` whatever is there.
+_EARLIER_TOKEN_URLS = frozenset(
+    {
+        "https://accounts.google.com/o/oauth2/token",
+        "https://www.googleapis.com/oauth2/v3/token",
+        "https://www.googleapis.com/oauth2/v4/token",
+    }
+)
+# What Google says of a key that is none any more; another refusal is of the request. So is ``invalid_grant``, when our
+# clock is wrong.
+_OF_THE_KEY = frozenset({"invalid_grant", "invalid_client", "unauthorized_client", "deleted_client", "disabled_client"})
+_OF_THE_CLOCK = re.compile(r"short-lived token|\b(iat|exp)\b|reasonable timeframe")
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ASSERTION_SECONDS = 600
@@ -84,7 +97,7 @@ class ServiceAccount:
             ) from None
         if document.type != "service_account":
             raise InvalidRequest("This JSON is of another kind. Create a key of type JSON for a service account.")
-        if document.token_uri not in (TOKEN_URL, token_url):
+        if document.token_uri not in (TOKEN_URL, token_url, *_EARLIER_TOKEN_URLS):
             raise InvalidRequest(f"The token_uri in this service account key is not Google's ({TOKEN_URL}).")
         if "PRIVATE KEY" not in document.private_key or "@" not in document.client_email:
             raise InvalidRequest("The private_key or the client_email in this service account key is not complete.")
@@ -142,15 +155,17 @@ async def fetch(account: ServiceAccount, token_url: str = TOKEN_URL) -> AccessTo
         if not token or len(token) > _LONGEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
             raise TokenServiceFailed("Google's token service gave a token that cannot be sent.")
         return AccessToken(Secret(token), asked + granted.expires_in)
-    said = redact_text(_said(body), *account.secrets, Secret(assertion))[:300]
-    if 400 <= status < 500 and status not in (408, 429):
-        raise TokenRefused(f"Google refused the service account key: {said or status}")
+    refused = _refused(body)
+    said = redact_text(f"{refused.error_description} ({refused.error})", *account.secrets, Secret(assertion))[:300]
+    if 400 <= status < 500 and refused.error in _OF_THE_KEY:
+        if _OF_THE_CLOCK.search(refused.error_description):
+            raise TokenServiceFailed(f"Google's token service does not agree with the clock of this service: {said}")
+        raise TokenRefused(f"Google refused the service account key: {said.strip()}")
     raise TokenServiceFailed(f"Google's token service answered {status}.")
 
 
-def _said(body: bytes) -> str:
+def _refused(body: bytes) -> _Refused:
     try:
-        refused = msgspec.json.decode(body, type=_Refused)
+        return msgspec.json.decode(body, type=_Refused)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return ""
-    return f"{refused.error_description or refused.error} ({refused.error})" if refused.error else ""
+        return _Refused()

@@ -26,7 +26,6 @@ _SOON = timedelta(minutes=5)
 _CLAIM = timedelta(minutes=10)
 # What passes by itself is told when it has not.
 _PATIENCE = timedelta(minutes=10)
-_PASSING = (Health.LIMITED, Health.UNREACHABLE)
 # Days before a key expires: first, and once more.
 _REMINDERS = (timedelta(days=14), timedelta(days=2))
 _table = provider_key_health.c
@@ -42,7 +41,7 @@ class DueCheck:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A key whose health is another than the one its admins know of."""
+    """A key whose health is another than the one its admins know of; ``fallback_tokens`` as in ``ProviderKey``."""
 
     key_id: str
     organization_id: str
@@ -52,6 +51,7 @@ class Change:
     health: Health
     said: str
     since: datetime
+    fallback_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +82,30 @@ async def begin(tx: Transaction, key_id: str, organization_id: str, health: Heal
     )
 
 
-async def note_health(db: Database, key_id: str, organization_id: str, health: Health, said: str | None) -> bool:
+async def note_health(
+    db: Database,
+    key_id: str,
+    organization_id: str,
+    health: Health,
+    said: str | None,
+    *,
+    as_of: datetime | None = None,
+) -> bool:
     """Remember what a check or real traffic told of a key, which puts its next check off.
 
-    ``said`` None leaves what the provider said before. Returns whether the health is another than before; admins are
+    ``said`` None leaves what the provider said before. ``as_of`` is when a check began, or a call told it: if
+    something newer was noted since then, that stays. Returns whether the health is another than before; admins are
     told later, by ``claim_changes``.
     """
     mine = (_table.provider_key_id == key_id) & (_table.organization_id == organization_id)
     now = clock.now()
     async with db.transaction() as tx:
-        row = (await tx.execute(select(_table.health, _table.health_since).where(mine).with_for_update())).one_or_none()
+        now_noted = select(_table.health, _table.health_since, _table.last_checked_at)
+        row = (await tx.execute(now_noted.where(mine).with_for_update())).one_or_none()
         if row is None:  # the key was replaced or removed
             return False
+        if as_of is not None and (row.last_checked_at or as_of) > as_of:
+            health, said = Health(row.health), None
         changed: bool = row.health != health.value
         since = now if changed else (row.health_since or now)
         values: dict[str, Any] = {
@@ -147,7 +159,7 @@ async def claim_changes(db: Database, most: int) -> Sequence[Change]:
     """
     patient = clock.now() - _PATIENCE
     trouble = [health.value for health in Health if health.is_trouble]
-    passing = [health.value for health in _PASSING]
+    passing = [health.value for health in Health if health.passes]
     at_once = [value for value in trouble if value not in passing]
     works_again = (_table.health == Health.ACTIVE.value) & _table.told_health.in_(trouble)
     stood = (_table.health_since <= patient) & or_(_table.health.in_(passing), works_again)
@@ -161,6 +173,7 @@ async def claim_changes(db: Database, most: int) -> Sequence[Change]:
             _table.health,
             _table.said,
             _table.health_since.label("since"),
+            provider_keys.c.fallback_tokens,
         )
         .join(provider_keys, provider_keys.c.id == _table.provider_key_id)
         .where(_table.told_health != _table.health, or_(_table.health.in_(at_once), stood))
@@ -214,7 +227,7 @@ def _pause(health: Health, stood: timedelta) -> timedelta:
 
     A quarter more or less, so that keys that were saved together are not checked together for ever.
     """
-    pause = min(max(stood, _SOON), CHECK_EVERY) if health in _PASSING else CHECK_EVERY
+    pause = min(max(stood, _SOON), CHECK_EVERY) if health.passes else CHECK_EVERY
     return pause * (75 + secrets.randbelow(51)) / 100
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from fastapi import FastAPI
 
 from ownkey import audit
 from ownkey.access import Role
+from ownkey.node import Node
+from tests.fakes.provider import FakeProvider
 from tests.fakes.token_service import document
 from tests.integration.api.conftest import Acme
 
@@ -37,6 +42,21 @@ async def test_a_key_is_connected_replaced_checked_and_removed(acme: Acme) -> No
         assert "canary" not in reply.text
     done = [entry.action for entry in await audit.entries(acme.db, acme.created.organization.id) if entry.allowed]
     assert done[:3] == ["provider_key.remove", "provider_key.replace", "provider_key.add"]
+
+
+async def test_a_key_that_is_removed_while_it_is_checked(acme: Acme, asgi: FastAPI, node: Node) -> None:
+    """There is none any more, so the answer is that there is none."""
+    token, path = await acme.token(Role.ADMIN), "/provider-keys/openai"
+    with FakeProvider() as provider:
+        settings = node.settings.model_copy(update={"base_urls": {"openai": provider.url}})
+        asgi.state.node = Node(settings, node.db, node.keyring, node.catalogue, node.mailer)
+        await acme.ask("PUT", path, token, json={"key": KEY})
+        provider.hold()
+        checking = asyncio.create_task(acme.ask("POST", f"{path}/check", token))
+        await provider.wait_async(lambda one: one.held == 1)
+        assert (await acme.ask("DELETE", path, token)).status_code == 204
+        provider.release()
+        assert (await checking).status_code == 404
 
 
 async def test_a_rejected_key_is_not_saved(acme: Acme) -> None:

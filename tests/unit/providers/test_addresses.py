@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ownkey.errors import InvalidRequest
 from ownkey.providers.addresses import AddressRefused, AllowedHosts, Guard, HostForbidden, accept, is_public, judge
 from ownkey.providers.provider import Address, KeyCheck, Provider
-from ownkey.providers.registry import PROVIDERS
+from ownkey.providers.registry import PROVIDERS, find
 
 ANY = Provider(
     slug="any",
@@ -137,6 +137,23 @@ def test_an_address_is_stored_in_one_form(given: str, stored: str) -> None:
     """A short form becomes the address it stands for; what every path of the API begins with is not in it twice."""
     assert accept(ANY, given, NOWHERE) == stored
     assert judge(ANY, stored, NOWHERE) == stored
+
+
+@pytest.mark.parametrize(
+    ("slug", "short", "url"),
+    [
+        ("moonshot", "china", "https://api.moonshot.cn"),
+        ("qwen", "China", "https://dashscope.aliyuncs.com"),
+        ("bedrock", "us-east-1-fips", "https://bedrock-runtime-fips.us-east-1.amazonaws.com"),
+    ],
+)
+def test_a_providers_other_places_need_no_approval(slug: str, short: str, url: str) -> None:
+    """By their short form or in full; what only looks like one is somebody else's."""
+    provider = find(slug)
+    assert accept(provider, short, NOWHERE) == accept(provider, url, NOWHERE) == url
+    for other in (f"{url}.evil.example", url.replace("https://", "https://x.")):
+        with pytest.raises(AddressRefused):
+            accept(provider, other, NOWHERE)
 
 
 def test_a_provider_with_one_host_takes_no_address() -> None:

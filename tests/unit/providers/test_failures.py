@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -26,7 +27,16 @@ def google_error(code: int, status: str, message: str, reason: str = "") -> dict
     return {"error": {"code": code, "message": message, "status": status, "details": details}}
 
 
+# What OpenAI answers, with 401, to a restricted key.
+MISSING_SCOPES = openai_error(
+    "You have insufficient permissions for this operation. Missing scopes: api.model.read. Check that you have the "
+    "correct role in your organization (Reader, Writer, Owner) and project (Member, Owner), and if you're using a "
+    "restricted API key, that it has the necessary scopes.",
+    "invalid_request_error",
+)
+
 CASES = [
+    ("openai", 401, MISSING_SCOPES, "LIMITED"),
     (
         "openai",
         401,
@@ -208,6 +218,46 @@ def test_half_a_body_counts_for_what_it_says() -> None:
 def test_what_is_no_error_is_no_failure(status: int) -> None:
     """Below 400 there is nothing to classify."""
     assert classify(find("openai"), status, b'{"error":{"code":"insufficient_quota"}}') is None
+
+
+ECHOES = [
+    ("gemini", 400, google_error(400, "INVALID_ARGUMENT", 'Invalid JSON payload. Unknown name "API key not valid".')),
+    ("gemini", 400, google_error(400, "INVALID_ARGUMENT", 'Unknown name "User location is not supported": No field.')),
+    ("vertex", 400, google_error(400, "INVALID_ARGUMENT", 'Unknown name "billing to be enabled": No field.')),
+    ("bedrock", 400, {"message": "Malformed input request: #: extraneous key [payment method] is not permitted"}),
+    ("openai", 400, openai_error("Invalid value: 'out of credits'. Supported values are: 'low'.", "invalid_value")),
+    ("xai", 400, {"code": "Client error", "error": "Unknown field: invalid API key"}),
+    ("anthropic", 400, anthropic_error("invalid_request_error", "Unexpected value `credit balance is too low`.")),
+    ("mistral", 422, {"detail": [{"type": "extra_forbidden", "msg": "No", "input": {"code": "insufficient_quota"}}]}),
+    ("mistral", 400, {"detail": [{"type": "extra_forbidden", "msg": "No", "input": {"code": "insufficient_quota"}}]}),
+]
+
+
+@pytest.mark.parametrize(("slug", "status", "body"), ECHOES)
+def test_what_a_caller_wrote_says_nothing_of_the_key(slug: str, status: int, body: object) -> None:
+    """Providers quote what was wrong with a request: nobody makes a key look rejected, or without credit, by that."""
+    assert classify(find(slug), status, json.dumps(body).encode()) is Failure.BAD_REQUEST
+
+
+def test_a_model_of_any_name_may_be_refused() -> None:
+    """OpenAI quotes the model, whatever it is called, when a project may not use it."""
+    body = openai_error("Project x does not have access to model `out of credits`", None, "model_not_found")
+    assert classify(find("openai"), 403, json.dumps(body).encode()) is Failure.LIMITED
+
+
+@pytest.mark.parametrize("slug", ["bedrock", "huggingface", "vertex", "azure"])
+@pytest.mark.parametrize(
+    "word", ["account", "monthly ", "security token ", "billing account ", "access", '"message":"']
+)
+def test_reading_a_refusal_takes_a_moment(slug: str, word: str) -> None:
+    """However long a body is, and whatever it repeats, as text or in many messages."""
+    text = (word * 20_000)[:65_536]
+    bodies = (text, json.dumps({str(number): {"message": text[:2_000]} for number in range(500)}))
+    began = time.perf_counter()
+    for status in (400, 403, 429):
+        for body in bodies:
+            classify(find(slug), status, body.encode())
+    assert time.perf_counter() - began < 1.5
 
 
 def test_rows_name_known_providers() -> None:

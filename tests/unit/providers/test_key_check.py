@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,6 +26,12 @@ KEY = Secret("sk-test-0123456789abcdef0123456789")
         ("openai", 200, b'{"data":[]}', Health.ACTIVE),
         ("openai", 401, b'{"error":{"code":"invalid_api_key"}}', Health.REJECTED),
         ("openai", 403, b"{}", Health.UNVERIFIED),
+        (
+            "openai",
+            401,
+            b'{"error":{"message":"You have insufficient permissions for this operation. Missing scopes: x.read."}}',
+            Health.UNVERIFIED,
+        ),
         ("openai", 429, b'{"error":{"code":"insufficient_quota"}}', Health.OUT_OF_CREDIT),
         ("openai", 429, b'{"error":{"code":"rate_limit_exceeded"}}', Health.LIMITED),
         ("openai", 500, b"", Health.UNREACHABLE),
@@ -149,6 +156,25 @@ async def test_what_the_provider_says_is_shown_without_the_key() -> None:
     assert result.said == "OpenAI answered 401: Bad key [redacted] ([redacted])"
 
 
+@pytest.mark.parametrize("before", range(240, 301, 5))
+async def test_where_words_are_cut_no_part_of_the_key_is_left(before: int) -> None:
+    """A long answer is cut after the key was taken out of it, not in the middle of the key."""
+    body = b'{"error":{"message":"' + b"x" * before + b" " + KEY.reveal().encode() + b'"}}'
+    async with answering(lambda _: http("401 Unauthorized", body)) as (url, _):
+        result = await check(find("openai"), url, KEY)
+    assert KEY.reveal()[:4] not in result.said
+
+
+async def test_what_everybody_is_told_says_nothing_of_a_key() -> None:
+    """The list of models at Ollama's cloud is public; at a server of one's own it is for those who get in."""
+    ollama = find("ollama")
+    assert "ollama.com" in ollama.check.public_at
+    cloud = replace(ollama, check=replace(ollama.check, public_at=("127.0.0.1",)))
+    async with answering(lambda _: http("200 OK", b'{"models":[]}')) as (url, _):
+        assert (await check(cloud, url, KEY)).health is Health.UNVERIFIED
+        assert (await check(ollama, url, KEY)).health is Health.ACTIVE
+
+
 async def test_a_redirect_is_not_followed() -> None:
     """The key is not carried to wherever a reply points."""
     async with (
@@ -170,6 +196,14 @@ async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.Monkey
         monkeypatch.setenv("ALL_PROXY", proxy)
         assert (await check(find("openai"), url, KEY)).health is Health.ACTIVE
     assert visits == []
+
+
+async def test_certificates_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading them takes tens of milliseconds, in which the process does nothing else."""
+    async with answering(lambda _: http("200 OK", b"{}")) as (url, _):
+        await check(find("openai"), url, KEY)
+        monkeypatch.setattr(ssl.SSLContext, "load_default_certs", None)
+        assert (await check(find("openai"), url, KEY)).health is Health.ACTIVE
 
 
 async def test_silence_is_unreachable_within_the_time_given() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -62,6 +63,11 @@ def test_nothing_of_the_key_is_left_in_base64(shift: int, length: int) -> None:
         b"Incorrect API key provided: sk-proj-********6789. Look it up.",
         b"Incorrect API key provided: sk-pr***789.",
         b"bad key ****6789",
+        b"Incorrect API key provided: sk-...6789",
+        b"Incorrect API key provided: sk-proj-0...789.",
+        "bad key sk-p…6789".encode(),
+        "bad key sk-proj-••••••••6789".encode(),
+        b"bad key sk-pr**789",
     ],
 )
 def test_a_providers_own_mask_is_replaced(said: bytes) -> None:
@@ -71,10 +77,31 @@ def test_a_providers_own_mask_is_replaced(said: bytes) -> None:
     assert b"[redacted]" in redacted
 
 
-@pytest.mark.parametrize("said", [b"", b"all is well", b"**** bold ****", b"sk-proj-", b"key ****zzzz of somebody"])
+@pytest.mark.parametrize(
+    "said", [b"", b"all is well", b"**** bold ****", b"sk-proj-", b"key ****zzzz of somebody", b"s... 2**9"]
+)
 def test_other_text_stays(said: bytes) -> None:
     """What does not hold the key comes back as it came."""
     assert redact(said, SECRET) == said
+
+
+@pytest.mark.parametrize("escaped", ["+", "=", "/", "+=", "+=/-_"])
+@pytest.mark.parametrize("form", ["\\u{:04x}", "\\u{:04X}"])
+def test_what_json_may_escape_makes_no_difference(escaped: str, form: str) -> None:
+    """Serializers differ in which characters they write as numbers; whoever reads the JSON must not find the key."""
+    key = "ABSKQmVkcm9ja0FQSUtleS1h+YmNkLWF0/MTIzNDU2-Nzg5_MDEy=="
+    said = "".join(form.format(ord(letter)) if letter in escaped else letter for letter in key)
+    redacted = redact(f'{{"message": "bad key {said}!"}}'.encode(), Secret(key))
+    assert json.loads(redacted) == {"message": "bad key [redacted]!"}
+
+
+@pytest.mark.parametrize("text", ["a", "*", "**a", "... ", "sk**", "a*", "sk-proj-", "\\u002B", "•", "."])
+def test_taking_a_key_out_takes_a_moment(text: str) -> None:
+    """Whatever a megabyte of a provider's words is made of."""
+    said = (text.encode() * (1 << 20))[: 1 << 20] + b" *** ... \\u002b"
+    began = time.perf_counter()
+    redact(said, Secret("sk-proj-0123456789abcdef+0123456789"))
+    assert time.perf_counter() - began < 5
 
 
 def test_a_tiny_secret_is_not_searched_for() -> None:

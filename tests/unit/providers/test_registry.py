@@ -93,6 +93,8 @@ def test_a_key_of_a_known_form_needs_no_advice(slug: str, key: str) -> None:
         ("mistral", GROQ_KEY, "Groq"),
         ("openai", OPENROUTER_KEY, "OpenRouter"),
         ("openai", "sk-admin-" + "a" * 40, "admin key"),
+        ("openai", "sk-admin-" + "aB3_" * 18 + "T3BlbkFJ" + "cD4-" * 18, "admin key"),
+        ("anthropic", "sk-admin-" + "aB3_" * 18 + "T3BlbkFJ" + "cD4-" * 18, "admin key of OpenAI"),
         ("anthropic", "sk-ant-admin01-" + "a" * 40, "admin key"),
         ("openai", "sk-proj-••••••••", "masked"),
         ("openai", "sk-proj-abc...wxyz", "masked"),

@@ -67,6 +67,14 @@ def test_what_is_no_document_is_refused_without_showing_it(text: str) -> None:
     assert "evil" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "uri", ["https://accounts.google.com/o/oauth2/token", "https://www.googleapis.com/oauth2/v4/token"]
+)
+def test_an_earlier_document_is_one_too(uri: str) -> None:
+    """Google wrote other addresses into documents before; where the assertion goes does not depend on them."""
+    assert ServiceAccount.read(document(EMAIL, PEM, token_uri=uri)).email == EMAIL
+
+
 def test_the_operators_token_service_may_stand_in_the_document() -> None:
     """A document made for the operator's own proxy is one, too."""
     text = document(EMAIL, PEM, token_uri="https://tokens.corp/token")
@@ -97,7 +105,19 @@ async def test_a_token_is_given_for_a_signed_assertion(google: TokenService) -> 
     [
         (400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}, TokenRefused),
         (401, {"error": "invalid_client"}, TokenRefused),
-        (403, {}, TokenRefused),
+        (403, {}, TokenServiceFailed),
+        (404, {"error": "not_found"}, TokenServiceFailed),
+        (400, {"error": "invalid_request", "error_description": "Missing: assertion"}, TokenServiceFailed),
+        (
+            400,
+            {
+                "error": "invalid_grant",
+                "error_description": "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable "
+                "timeframe. Check your iat and exp values in the JWT claim.",
+            },
+            TokenServiceFailed,
+        ),
+        (400, {"error": "invalid_grant", "error_description": "Invalid grant: account not found"}, TokenRefused),
         (429, {}, TokenServiceFailed),
         (408, {}, TokenServiceFailed),
         (500, {"error": "internal_failure"}, TokenServiceFailed),
