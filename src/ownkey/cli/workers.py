@@ -13,8 +13,11 @@ import structlog
 from ownkey.cli.worker import command
 from ownkey.errors import Unavailable
 
-# A worker that dies younger than this has not come up; another one would not either.
+# A worker that dies younger than this has not come up. The first one of its number ends all: another would not come up
+# either. One that takes the place of a dead one is tried again, later and later: the database may be away just now, and
+# the other workers are not.
 _YOUNG_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +50,7 @@ class _Workers:
         self._port = port
         self._count = count
         self._running: set[Process] = set()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._failed = False
 
     async def run(self) -> None:
@@ -61,7 +64,8 @@ class _Workers:
     async def _keep(self, worker: int) -> None:
         """Start a worker, and another one whenever it dies, until we stop."""
         clock = asyncio.get_running_loop().time
-        while not self._stopping:
+        has_come_up, pause = False, 0.0
+        while not self._stopping.is_set():
             started = clock()
             process = await asyncio.create_subprocess_exec(
                 *command(self._host, self._port, worker),
@@ -70,20 +74,26 @@ class _Workers:
                 start_new_session=True,
             )
             self._running.add(process)
-            if self._stopping:  # the signal came while it was being started
+            if self._stopping.is_set():  # the signal came while it was being started
                 process.terminate()
             code = await process.wait()
             self._running.discard(process)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
-            if clock() - started < _YOUNG_SECONDS:
+            if clock() - started >= _YOUNG_SECONDS:
+                has_come_up, pause = True, 0.0
+            elif has_come_up:
+                pause = min(max(2 * pause, 1.0), _LONGEST_PAUSE_SECONDS)
+            else:
                 self._failed = True
                 self._stop(signal.SIGTERM)
                 return
-            log.error("worker died; starting another", worker=worker, exit_code=code)
+            log.error("worker died; starting another", worker=worker, exit_code=code, after_seconds=pause)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
 
     def _stop(self, number: signal.Signals) -> None:
-        self._stopping = True
+        self._stopping.set()
         for process in self._running:
             with suppress(ProcessLookupError):
                 process.send_signal(number)

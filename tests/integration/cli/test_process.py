@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import URL
 
 from ownkey.vault.kek import new_kek
+from tests.fixtures.postgres import PostgresServer
 from tests.integration.cli.conftest import Cli, started
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Tell me about tea in 40 words"}]}
@@ -165,6 +166,34 @@ def test_workers_end_with_their_parent(
                 return
             time.sleep(0.1)
     pytest.fail("a worker outlived its parent")
+
+
+def test_a_worker_that_cannot_come_back_yet_takes_no_other_down(
+    environment: Mapping[str, str], tmp_path: Path, own_postgres: PostgresServer, free_tcp_port: int
+) -> None:
+    """While the database is away, a worker that died is tried again and again; the other stays, and it comes back."""
+    settings = {
+        **environment,
+        "OWNKEY_DATABASE_URL": own_postgres.url.render_as_string(hide_password=False),
+        "OWNKEY_VAULT_KEYS": new_kek(),
+    }
+    with serving(["serve", "--workers", "2"], settings, tmp_path, free_tcp_port) as (address, server):
+        time.sleep(11)  # younger ones would be taken for workers that never came up
+        dying, staying = _children(server.pid)
+        with own_postgres.away("stopped"):
+            os.kill(dying, signal.SIGKILL)
+            time.sleep(6)
+            assert staying in _children(server.pid)
+            assert httpx.get(f"{address}/healthz/live", timeout=5).status_code == 200
+        workers = before = {staying}
+        for _ in range(20):
+            time.sleep(3)  # longer than one lives that does not find the database
+            workers, before = set(_children(server.pid)), workers
+            if len(workers) == 2 and workers == before:
+                break
+        assert len(workers & before) == 2
+        code, errors = finished(server, signal.SIGTERM)
+    assert code == 0, errors
 
 
 def _children(pid: int) -> list[int]:
