@@ -28,9 +28,10 @@ def build() -> str:
 def serve(*, host: Host = "127.0.0.1", port: Port = 8000, workers: Workers = 1) -> None:
     """Run it: gateway, pages and management API on one port.
 
-    SIGTERM and Ctrl-C stop it: it takes no more requests, lets running replies finish for up to
-    `OWNKEY_DRAIN_TIMEOUT` seconds, settles them all and exits; a second signal does not wait. Of several workers,
-    number `n` serves `/metrics` on the port of `OWNKEY_METRICS_ADDRESS` plus `n`, counted from 0.
+    SIGTERM, Ctrl-C and SIGHUP stop it: it takes no more requests, lets running replies finish for up to
+    `OWNKEY_DRAIN_TIMEOUT` seconds, settles them all and exits; a second signal, more than a second later, does not
+    wait. Of several workers, number `n` serves `/metrics` on the port of `OWNKEY_METRICS_ADDRESS` plus `n`, counted
+    from 0.
     """
     import structlog
 

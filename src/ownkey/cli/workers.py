@@ -12,6 +12,7 @@ import structlog
 
 from ownkey.cli.worker import command
 from ownkey.errors import Unavailable
+from ownkey.signals import stop_signals
 
 # A worker that dies younger than this has not come up. The first one of its number ends all: another would not come up
 # either. One that takes the place of a dead one is tried again, later and later: the database may be away just now, and
@@ -55,7 +56,7 @@ class _Workers:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             loop.add_signal_handler(number, self._stop, number)
         await asyncio.gather(*(self._keep(worker) for worker in range(self._count)))
         if self._failed:
