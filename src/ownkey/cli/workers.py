@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 
@@ -24,25 +23,11 @@ log = structlog.get_logger(__name__)
 
 
 def supervise(host: str, port: int, count: int) -> None:
-    """Serve with ``count`` processes until a signal ends them.
+    """Serve on a reserved port with ``count`` processes until a signal ends them.
 
-    Raises ``OSError`` if the port is taken and ``Unavailable`` if a worker does not come up.
+    Raises ``Unavailable`` if a worker does not come up.
     """
-    with _reserved(host, port) as reservation:
-        asyncio.run(_Workers(host, reservation.getsockname()[1], count).run())
-
-
-def _reserved(host: str, port: int) -> socket.socket:
-    """The port, bound but not listening: the kernel gives connections only to the workers, who share it."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    reservation = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reservation.bind(address)
-    except OSError:
-        reservation.close()
-        raise
-    return reservation
+    asyncio.run(_Workers(host, port, count).run())
 
 
 class _Workers:
@@ -68,17 +53,7 @@ class _Workers:
         has_come_up, pause = False, 0.0
         while not self._stopping.is_set():
             started = clock()
-            process = await asyncio.create_subprocess_exec(
-                *command(self._host, self._port, worker),
-                stdin=PIPE,
-                # Its own session: Ctrl-C reaches us only, and a worker is told once.
-                start_new_session=True,
-            )
-            self._running.add(process)
-            if self._stopping.is_set():  # the signal came while it was being started
-                process.terminate()
-            code = await process.wait()
-            self._running.discard(process)
+            code = await self._live(worker)
             if self._stopping.is_set():
                 return
             if clock() - started >= _YOUNG_SECONDS:
@@ -92,6 +67,25 @@ class _Workers:
             log.error("worker died; starting another", worker=worker, exit_code=code, after_seconds=pause)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _live(self, worker: int) -> int | None:
+        """The whole life of a process: its exit code, or None if the machine had no room for it."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command(self._host, self._port, worker),
+                stdin=PIPE,
+                # Its own session: Ctrl-C reaches us only, and a worker is told once.
+                start_new_session=True,
+            )
+        except OSError as error:
+            log.error("a worker could not be started", worker=worker, cause=str(error))
+            return None
+        self._running.add(process)
+        if self._stopping.is_set():  # the signal came while it was being started
+            process.terminate()
+        code = await process.wait()
+        self._running.discard(process)
+        return code
 
     def _stop(self, number: signal.Signals) -> None:
         self._stopping.set()

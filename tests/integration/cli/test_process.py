@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -124,6 +125,26 @@ def test_a_taken_port_is_a_refusal(environment: Mapping[str, str], tmp_path: Pat
     assert "Traceback" not in err
 
 
+def test_the_log_says_which_port_was_taken(environment: Mapping[str, str], tmp_path: Path) -> None:
+    """Of port 0 it says the one that the machine gave."""
+    server = started(["serve", "--port", "0"], environment, tmp_path)
+    try:
+        assert server.stderr is not None
+        wait_until_ready(json.loads(server.stderr.readline())["address"], server)
+        assert finished(server, signal.SIGTERM)[0] == 0
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.communicate()
+
+
+def test_an_empty_host_is_not_every_address(cli: Cli) -> None:
+    """A variable that is not set must not open the service to the world."""
+    result = cli("serve", "--host", "")
+    assert (result.code, result.out) == (1, "")
+    assert "host is empty" in result.err
+
+
 def test_workers_share_a_port(
     environment: Mapping[str, str], tmp_path: Path, postgres_url: URL, free_tcp_port: int
 ) -> None:
@@ -171,7 +192,7 @@ def test_workers_end_with_their_parent(
 def test_a_worker_that_cannot_come_back_yet_takes_no_other_down(
     environment: Mapping[str, str], tmp_path: Path, own_postgres: PostgresServer, free_tcp_port: int
 ) -> None:
-    """While the database is away, a worker that died is tried again and again; the other stays, and it comes back."""
+    """While there is no room for it, or no database, a worker that died is tried again; the other one stays."""
     settings = {
         **environment,
         "OWNKEY_DATABASE_URL": own_postgres.url.render_as_string(hide_password=False),
@@ -181,7 +202,12 @@ def test_a_worker_that_cannot_come_back_yet_takes_no_other_down(
         time.sleep(11)  # younger ones would be taken for workers that never came up
         dying, staying = _children(server.pid)
         with own_postgres.away("stopped"):
+            files = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (5, files[1]))
             os.kill(dying, signal.SIGKILL)
+            time.sleep(2)
+            assert _children(server.pid) == [staying]
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, files)
             time.sleep(6)
             assert staying in _children(server.pid)
             assert httpx.get(f"{address}/healthz/live", timeout=5).status_code == 200
@@ -194,6 +220,7 @@ def test_a_worker_that_cannot_come_back_yet_takes_no_other_down(
         assert len(workers & before) == 2
         code, errors = finished(server, signal.SIGTERM)
     assert code == 0, errors
+    assert "a worker could not be started" in errors
 
 
 def _children(pid: int) -> list[int]:
