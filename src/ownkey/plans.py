@@ -110,7 +110,7 @@ def read_catalogue(file: Path | None) -> Catalogue:
         return {code: Plan(**{**table, "code": code}) for code, table in tables.items()}
     except OSError as error:
         raise InvalidRequest(f"The plans file {file} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError, TypeError) as error:
         raise InvalidRequest(f"The plans file {file} needs a [plans.<code>] table for each plan: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]

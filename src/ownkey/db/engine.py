@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from ownkey.errors import InvalidRequest, Unavailable
@@ -42,13 +42,17 @@ def database_url(data_dir: Path, configured: str | None) -> URL:
 
     Raises ``ValueError`` for anything but SQLite and PostgreSQL.
     """
-    url = make_url(configured) if configured else URL.create("sqlite", database=str(data_dir / "ownkey.db"))
+    usable = "OWNKEY_DATABASE_URL must be postgresql://… or sqlite:///file"
+    try:
+        url = make_url(configured) if configured else URL.create("sqlite", database=str(data_dir / "ownkey.db"))
+    except (ArgumentError, ValueError):  # what they say may have the password in it
+        raise ValueError(usable) from None
     backend = url.get_backend_name()
     if backend in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
     if backend == "sqlite" and url.database:
         return url.set(drivername="sqlite")
-    raise ValueError("OWNKEY_DATABASE_URL must be postgresql://… or sqlite:///file")
+    raise ValueError(usable)
 
 
 class Database:

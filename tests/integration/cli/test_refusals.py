@@ -78,12 +78,18 @@ def test_wrong_settings_are_named(cli: Cli) -> None:
         ("PUBLIC_URL", "ftp://canary"),
         ("PUBLIC_URL", "https://host:canary"),
         ("PUBLIC_URL", "https://canary:99999"),
+        ("PUBLIC_URL", "https://host/canary"),
+        ("PUBLIC_URL", "https://canäry.example"),
         ("METRICS_ADDRESS", "canary"),
         ("METRICS_ADDRESS", "host:canary"),
         ("METRICS_ADDRESS", "canary:99999"),
         ("LOG_LEVEL", "canary"),
         ("MAX_REQUEST_BYTES", "canary"),
+        ("DRAIN_TIMEOUT", "inf"),
         ("DATABASE_URL", "mysql://user:canary@host/db"),
+        ("DATABASE_URL", "canary.example/db"),
+        ("DATABASE_URL", "postgresql://host:canary/db"),
+        ("SECRETS_DIR", "/nowhere"),
         ("PLANS_FILE", "/nowhere/plans.toml"),
     ):
         cli.set(**{name: value})
@@ -91,7 +97,16 @@ def test_wrong_settings_are_named(cli: Cli) -> None:
         assert result.code == 1, name
         assert name in result.err or "plans file" in result.err
         assert "canary" not in result.err
+        assert "Something went wrong" not in result.err
         cli._monkeypatch.delenv(f"OWNKEY_{name}")
+
+
+def test_a_plans_file_that_is_no_utf8_is_named(cli: Cli, tmp_path: Path) -> None:
+    """An editor of long ago wrote it: the file is named, in a sentence."""
+    (tmp_path / "plans.toml").write_bytes('[plans.free]\nname = "Für alle"\n'.encode("latin-1"))
+    cli.set(PLANS_FILE="plans.toml")
+    result = cli("organizations", "list")
+    assert (result.code, "The plans file plans.toml" in result.err) == (1, True)
 
 
 def test_an_edited_audit_log_is_found(cli: Cli, tmp_path: Path) -> None:
