@@ -24,12 +24,15 @@ _AWAY = "The database is not available. Try again shortly."
 LARGEST_NUMBER = 2**63 - 1
 # A PostgreSQL that is gone, or hangs, must be noticed within seconds: the operating system would wait for minutes. So
 # must it notice us: what a node that is gone, or frozen, had locked would stay locked, and hold all others up.
-CONNECT_OPTIONS: Mapping[str, Any] = {
+NOTICE_A_SILENT_SERVER: Mapping[str, Any] = {
     "connect_timeout": 3,
     "tcp_user_timeout": 3000,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 2,
+}
+CONNECT_OPTIONS: Mapping[str, Any] = {
+    **NOTICE_A_SILENT_SERVER,
     "options": (
         "-c statement_timeout=5s -c lock_timeout=3s -c idle_in_transaction_session_timeout=6s "
         "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=2 -c tcp_user_timeout=5000"
