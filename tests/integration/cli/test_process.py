@@ -138,6 +138,25 @@ def test_the_log_says_which_port_was_taken(environment: Mapping[str, str], tmp_p
         server.communicate()
 
 
+@pytest.mark.parametrize("log", ["2>&-", "2>/dev/full"])
+def test_it_serves_without_a_log(environment: Mapping[str, str], tmp_path: Path, free_tcp_port: int, log: str) -> None:
+    """A full disk for its lines, or no standard error at all, keep nobody from being served."""
+    command = f'exec "$@" --port {free_tcp_port} {log}'
+    server = subprocess.Popen(
+        ["sh", "-c", command, "sh", sys.executable, "-m", "ownkey", "serve"],
+        env={**os.environ, **environment},
+        cwd=tmp_path,
+        text=True,
+    )
+    try:
+        wait_until_ready(f"http://127.0.0.1:{free_tcp_port}", server)
+        server.terminate()
+        assert server.wait(30) == 0
+    finally:
+        server.kill()
+        server.wait()
+
+
 def test_an_empty_host_is_not_every_address(cli: Cli) -> None:
     """A variable that is not set must not open the service to the world."""
     result = cli("serve", "--host", "")
