@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -37,9 +38,12 @@ from ownkey.node import Node
 from ownkey.plans import read_catalogue
 from ownkey.providers.addresses import Lookup, look_up
 from ownkey.settings import Settings
+from ownkey.signals import stop_signals
 from ownkey.vault import provider_keys
 from ownkey.vault.keyring import KeyRing
 from ownkey.web.urls import mount as mount_web
+
+_SAME_SIGNAL_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -145,22 +149,34 @@ class Server(uvicorn.Server):
     is closed. A second signal does not wait for running replies.
     """
 
+    _told = 0.0
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle SIGTERM and SIGINT while serving; in a thread other than the main one there are none to handle."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        """Handle what stops us; after serving ignore it: what is written then, for seconds, must not be broken off.
+
+        In a thread other than the main one there are no signals.
+        """
+        numbers = stop_signals() if threading.current_thread() is threading.main_thread() else ()
+        for number in numbers:
+            signal.signal(number, self.handle_exit)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for number in numbers:
+                signal.signal(number, signal.SIG_IGN)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; at the second time, stop at once."""
-        self.force_exit = self.should_exit
+        """Begin to stop; at the second time, stop at once.
+
+        What comes within a second is still the first time: a service manager may tell every process of ours, and the
+        one that has started us tells us, too.
+        """
+        now = time.monotonic()
+        if not self.should_exit:
+            self._told = now
+        elif now - self._told > _SAME_SIGNAL_SECONDS:
+            self.force_exit = True
         self.should_exit = True
 
 
@@ -204,7 +220,7 @@ def _room_for_clients() -> int:
 
 
 def run(settings: Settings, listening: socket.socket, lookup: Lookup = look_up) -> None:
-    """Serve on a listening socket until SIGTERM or SIGINT."""
+    """Serve on a listening socket until a signal says to stop."""
     uvloop.run(serve(settings, [listening], lookup))
 
 

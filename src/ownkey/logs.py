@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TextIO, cast
 
 import structlog
@@ -39,13 +40,24 @@ _SECRET_TEXT = re.compile(
 
 
 class _StandardError:
-    """Standard error as it is when a line is written, not as it was when logging was set up."""
+    """Standard error as it is when a line is written, not as it was when logging was set up.
+
+    A line that cannot be written (the disk is full, nobody reads any more, there is none) is lost, and nothing else:
+    whoever had something to say goes on.
+    """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with _CANNOT_BE_WRITTEN:
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with _CANNOT_BE_WRITTEN:
+            sys.stderr.flush()
+
+
+# AttributeError: a process without a standard error has None in its place.
+_CANNOT_BE_WRITTEN = suppress(OSError, ValueError, AttributeError)
 
 
 def set_up(level: str) -> None:

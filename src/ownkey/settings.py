@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ownkey.credentials import Secret
+from ownkey.errors import InvalidRequest
 
 _PREFIX = "OWNKEY_"
 _PER_PROVIDER = re.compile(r"OWNKEY_(PLATFORM_KEY|BASE_URL)_([A-Z0-9_]+)")
@@ -37,7 +38,8 @@ class Settings(BaseSettings):
         None, description="`postgresql://…` for many nodes; unset: SQLite in the data directory."
     )
     public_url: str = Field(
-        "http://127.0.0.1:8000", description="The address people use; links in mail are built from it only."
+        "http://127.0.0.1:8000",
+        description="The address people use, without a path; links in mail are built from it only.",
     )
     vault_keys: SecretStr | None = Field(
         None,
@@ -58,14 +60,16 @@ class Settings(BaseSettings):
     max_request_bytes: Annotated[int, Field(gt=0)] = Field(
         32 * 1024 * 1024, description="Largest request body the gateway accepts, in bytes."
     )
-    connect_timeout: Annotated[float, Field(gt=0)] = Field(10, description="Seconds to reach a provider.")
-    first_byte_timeout: Annotated[float, Field(gt=0)] = Field(
+    connect_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        10, description="Seconds to reach a provider."
+    )
+    first_byte_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         120, description="Seconds a provider may take to its first byte."
     )
-    idle_timeout: Annotated[float, Field(gt=0)] = Field(
+    idle_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         60, description="Seconds a provider may be silent between two bytes of a reply."
     )
-    drain_timeout: Annotated[float, Field(ge=0)] = Field(
+    drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         30, description="Seconds running replies may take to finish after SIGTERM."
     )
     sqlite_synchronous: Literal["FULL", "NORMAL"] = Field(
@@ -95,6 +99,15 @@ class Settings(BaseSettings):
         description="What replaces a provider's `https://host`, or adds a provider: `OWNKEY_BASE_URL_<PROVIDER>`, one "
         "variable each.",
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_where_pages_are(cls, value: str) -> str:
+        if not value.isascii():
+            raise ValueError("write its host as browsers send it, in ASCII (xn--…)")
+        if re.match(r"[^/]*//[^/]*/.", value):
+            raise ValueError("leave out its path: the pages are at the root of their host")
+        return value
 
     @field_validator("public_url", "google_token_url")
     @classmethod
@@ -133,28 +146,45 @@ class Settings(BaseSettings):
         return self.base_urls.get(provider)
 
 
+def secrets_folder() -> Path | None:
+    """The folder of ``OWNKEY_SECRETS_DIR``, if it is set. Raises ``InvalidRequest`` if there is no such folder.
+
+    Without what it holds, another installation than the operator's would start.
+    """
+    name = os.environ.get(SECRETS_DIR_VARIABLE)
+    if not name:
+        return None
+    if not Path(name).is_dir():
+        raise InvalidRequest(f"{SECRETS_DIR_VARIABLE}: there is no folder {name}.")
+    return Path(name)
+
+
 def _per_provider(kind: str) -> Mapping[str, str]:
     """Slug to value of ``OWNKEY_<kind>_<PROVIDER>``: the secrets directory, then ``.env``, then the environment."""
     found: dict[str, str] = {}
-    folder = os.environ.get(SECRETS_DIR_VARIABLE)
-    sources: list[Mapping[str, str | None]] = []
-    if folder and Path(folder).is_dir():
-        files = [file for file in Path(folder).iterdir() if file.is_file()]
-        sources.append({file.name.upper(): file.read_text(encoding="utf-8").strip() for file in files})
-    sources.append(dotenv_values(".env"))
-    sources.append(os.environ)
+    folder = secrets_folder()
+    files = {file.name.upper(): file for file in folder.iterdir() if file.is_file()} if folder else {}
+    sources: Sequence[Mapping[str, str | None]] = (
+        # Whatever else may lie there is not ours to read.
+        {name: file.read_text(encoding="utf-8") for name, file in files.items() if _PER_PROVIDER.fullmatch(name)},
+        dotenv_values(".env"),
+        os.environ,
+    )
     for source in sources:
         for name, value in source.items():
             match = _PER_PROVIDER.fullmatch(name)
-            if match and match[1] == kind and value:
-                found[match[2].lower().replace("_", "-")] = value
+            if match and match[1] == kind and value and value.strip():
+                found[match[2].lower().replace("_", "-")] = value.strip()
     return found
 
 
 def read_settings(**overrides: object) -> Settings:
-    """Read the settings once; overrides win. Raises pydantic's ``ValidationError`` naming what is wrong."""
+    """Read the settings once; overrides win.
+
+    Raises pydantic's ``ValidationError`` naming what is wrong, or ``InvalidRequest`` for the secrets directory.
+    """
     values: dict[str, object] = {
         "platform_keys": {slug: Secret(text) for slug, text in _per_provider("PLATFORM_KEY").items()},
         "base_urls": {slug: url.rstrip("/") for slug, url in _per_provider("BASE_URL").items()},
     }
-    return Settings(_secrets_dir=os.environ.get(SECRETS_DIR_VARIABLE), **{**values, **overrides})  # type: ignore[arg-type,call-arg]
+    return Settings(_secrets_dir=secrets_folder(), **{**values, **overrides})  # type: ignore[arg-type,call-arg]

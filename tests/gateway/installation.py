@@ -34,8 +34,9 @@ def free_port() -> int:
 class Node:
     """One ``ownkey serve`` of an installation on a port of its own, started and ended as often as a test likes."""
 
-    def __init__(self, here: Installation) -> None:
+    def __init__(self, here: Installation, workers: int = 1) -> None:
         self._here = here
+        self._workers = workers
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,6 +51,7 @@ class Node:
         """Start it; it is not yet ready."""
         with open(self._here.log, "ab") as log:
             command = [sys.executable, "-m", "ownkey", "serve", "--port", str(self.port)]
+            command += ["--workers", str(self._workers)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._here.environment)
 
     def status(self, health: str = "ready") -> int:
@@ -153,9 +155,9 @@ class Installation:
         assert (json.loads(done.stdout), done.returncode) == ({"differences": []}, 0), done.stdout + done.stderr
 
     @contextmanager
-    def nodes(self, number: int) -> Iterator[list[Node]]:
+    def nodes(self, number: int, workers: int = 1) -> Iterator[list[Node]]:
         """So many nodes, all ready; none is left at the end, however that comes."""
-        nodes = [Node(self) for _ in range(number)]
+        nodes = [Node(self, workers) for _ in range(number)]
         try:
             for node in nodes:
                 node.start()

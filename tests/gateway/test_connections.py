@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from ownkey.api.shapes import Problem
+from ownkey.gateway.listener import Listener
 from ownkey.gateway.patience import Patience
 from tests.fakes.provider import FakeProvider
 from tests.gateway.service import Customer, Service, new_customer, running, settings_for
@@ -29,12 +31,12 @@ def wire(service: Service) -> Iterator[Wire]:
 
 @pytest.fixture(scope="module")
 def hasty(oracle: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that waits a second for everything."""
+    """A service that waits a second for everything, and three for who reads."""
     folder = tmp_path_factory.mktemp("hasty")
     plans = folder / "plans.toml"
     plans.write_text('[plans.tested]\nname = "Tested"\nmonthly_tokens = 1000000\napi_access = true\n')
     with running(settings_for(oracle, data_dir=folder, plans_file=plans), oracle) as service:
-        service.application.relay.patience = Patience(head=1, body=1, idle=1, reader=1, closing=1)
+        service.application.relay.patience = Patience(head=1, body=1, idle=1, reader=3, closing=1)
         yield service
 
 
@@ -137,6 +139,30 @@ def test_a_client_that_reads_nothing_is_dropped(hasty: Service, provider: FakePr
         wire.close()
     assert customer.events() == []
     assert provider.requests == []
+
+
+@contextmanager
+def small_wire(service: Service) -> Iterator[Wire]:
+    """A connection with little room in the kernel, so that a reply waits with us."""
+    there = set(service.application.relay.clients)
+    with Wire(service.url, most_unread=4_096) as wire:
+        wire.send(PAGE)
+        assert wire.reply().status == 200
+        (client,) = service.application.relay.clients - there
+        assert isinstance(client, Listener)
+        client.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8_192)
+        yield wire
+
+
+@pytest.mark.parametrize(("requests", "extra"), [(5, b""), (1, b"Connection: close\r\n")])
+def test_a_steady_reader_has_its_time(hasty: Service, requests: int, extra: bytes) -> None:
+    """Who reads slowly, but reads, gets all of a reply, and of the last one of its connection."""
+    with small_wire(hasty) as wire:
+        wire.send(b"GET /static/app.css HTTP/1.1\r\nHost: here\r\n%b\r\n" % extra * requests)
+        for _ in range(60):
+            wire.read(512)
+            time.sleep(0.1)
+        assert len({wire.reply().body for _ in range(requests)}) == 1
 
 
 # Early refusals

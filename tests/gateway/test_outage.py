@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.fakes.provider import FakeProvider
 from tests.fixtures.postgres import PostgresServer
 from tests.gateway.books import Books, judge
 from tests.gateway.installation import Installation, Node
 from tests.gateway.scale import PROVING, scaled
+from tests.gateway.service import Customer, Service
 from tests.gateway.traffic import Made, Streams, Traffic, make
+from tests.gateway.wire import Wire, chat, post
 
 OUTAGES = {
     "stopped": scaled(5, 30),
@@ -97,3 +102,32 @@ def test_the_database_goes_away(
         assert books.adjustments() == {}
         assert verdict.interrupted == 0
         books.balance()
+
+
+def test_the_metrics_tell_of_it(service: Service, customer: Customer) -> None:
+    """`ownkey_database_up` is 0 while the database is away, and 1 again after that."""
+    registry = CollectorRegistry()
+    registry.register(service.application.relay.metrics)
+
+    def wait_for(up: int) -> None:
+        deadline = time.monotonic() + 15
+        while registry.get_sample_value("ownkey_database_up") != up:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    wait_for(1)
+    with closing(sqlite3.connect(service.settings.data_dir / "ownkey.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # locks the service out
+        assert probe_status(service, customer) == 503
+        wait_for(0)
+        other.execute("ROLLBACK")
+    wait_for(1)
+    assert probe_status(service, customer) == 200
+    customer.settled(1)
+
+
+def probe_status(service: Service, customer: Customer) -> int:
+    """The status of one call."""
+    with Wire(service.url) as wire:
+        wire.send(post("/openai/v1/chat/completions", customer.token, chat()))
+        return wire.reply().status

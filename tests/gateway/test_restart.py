@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -58,6 +59,61 @@ def test_nodes_restarted_in_turn(postgres_url: URL, tmp_path: Path, capsys: pyte
         books.balance()
 
 
+@pytest.mark.postgres
+@pytest.mark.parametrize("first", ["the parent", "the workers"])
+def test_one_signal_to_every_process_cuts_nothing(postgres_url: URL, tmp_path: Path, first: str) -> None:
+    """Workers whom a service manager signals, and then their parent, or the other way round, have been told once."""
+    with FakeProvider() as provider:
+        here = Installation(tmp_path, provider)
+        here.use(postgres_url)
+        books = Books(here, 100_000)
+        with here.nodes(1, workers=2) as (node,):
+            calls, clients = begin_streams(provider, node, books, 6)
+            workers = list(
+                map(int, Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text().split())
+            )
+            told = [node.process.pid, *workers] if first == "the parent" else [*workers, node.process.pid]
+            for pid in told:
+                os.kill(pid, signal.SIGTERM)
+                time.sleep(0.02)
+            assert node.process.wait(45) == 0
+            for client in clients:
+                client.join(30)
+        assert [call.whole for call in calls] == [True] * 6
+        books.balance()
+
+
+def test_the_end_of_the_terminal_cuts_nothing(tmp_path: Path) -> None:
+    """SIGHUP is a signal to stop like any other; one more while the end is written does not break that off."""
+    with FakeProvider() as provider:
+        here = Installation(tmp_path, provider)
+        books = Books(here, 100_000)
+        with here.nodes(1) as (node,):
+            calls, (client,) = begin_streams(provider, node, books, 1)
+            node.signal(signal.SIGHUP)
+            client.join(30)
+            for _ in range(100):  # until it is gone: whenever it comes, it must not matter
+                if node.process.poll() is not None:
+                    break
+                node.signal(signal.SIGTERM)
+                time.sleep(0.02)
+            assert node.process.wait(10) == 0
+        assert calls[0].whole
+        books.balance()
+
+
+def begin_streams(provider: FakeProvider, node: Node, books: Books, number: int) -> tuple[list[Made], list[Thread]]:
+    """Streams of four seconds that are under way: what has become of them, later, and who reads them."""
+    calls: list[Made] = []
+    clients = [
+        Thread(target=lambda: calls.append(make(node.url, books.token, 0, "stream", 40, 0.1))) for _ in range(number)
+    ]
+    for client in clients:
+        client.start()
+    provider.wait(lambda p: len(p.requests) == number and all(one.tokens_out > 3 for one in p.requests), 30)
+    return calls, clients
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("why", ["a second signal", "the time to drain is over"])
 def test_what_does_not_end_is_broken_off(tmp_path: Path, why: str) -> None:
@@ -72,7 +128,7 @@ def test_what_does_not_end_is_broken_off(tmp_path: Path, why: str) -> None:
             client.start()
             provider.wait(lambda p: bool(p.requests) and p.last.tokens_out > 3, 30)
             node.signal(signal.SIGTERM)
-            until, said = time.monotonic() + 1, provider.last.tokens_out
+            until, said = time.monotonic() + 1.5, provider.last.tokens_out
             provider.wait(lambda p: time.monotonic() > until and p.last.tokens_out > said + 3, 30)
             assert node.process.poll() is None
             if why == "a second signal":

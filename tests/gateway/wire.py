@@ -26,11 +26,15 @@ class Reply:
 
 
 class Wire:
-    """One connection."""
+    """One connection; ``most_unread`` bytes or so are taken in before they are read."""
 
-    def __init__(self, url: str, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, timeout: float = 10.0, most_unread: int | None = None) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout)
+        self._socket = socket.socket()
+        self._socket.settimeout(timeout)
+        if most_unread is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, most_unread)
+        self._socket.connect((host, int(port)))
         self._read = bytearray()
 
     def __enter__(self) -> Self:
@@ -134,9 +138,14 @@ class Wire:
         del self._read[:number]
         return data
 
-    def _more(self) -> bool:
+    def read(self, most: int) -> None:
+        """Take in so many bytes, or what there is; ``ConnectionError`` if there are none any more."""
+        if not self._more(most):
+            raise ConnectionError(f"the connection ended after {len(self._read)} bytes")
+
+    def _more(self, most: int = 65_536) -> bool:
         try:
-            data = self._socket.recv(65_536)
+            data = self._socket.recv(most)
         except (ConnectionResetError, BrokenPipeError):
             return False
         self._read += data

@@ -28,7 +28,7 @@ def no_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def mailer(url: str | None) -> Mailer:
     """The mailer of an installation that people reach at acme.example."""
     settings = read_settings(
-        smtp_url=SecretStr(url) if url else None, public_url="https://acme.example/app", app_name="Acme, Inc."
+        smtp_url=SecretStr(url) if url else None, public_url="https://acme.example", app_name="Acme, Inc."
     )
     return Mailer(settings)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -66,6 +69,23 @@ def test_a_line_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert (ours["event"], ours["level"], ours["port"]) == ("started", "info", 8000)
     assert (theirs["event"], theirs["level"], theirs["logger"]) == ("careful with that", "warning", "theirs")
     assert ours["timestamp"].endswith("Z")
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, a reader that is gone, a closed or no standard error at all: whoever logs hears nothing of it."""
+    logs.set_up("INFO")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "w", 1) as full, open(writing, "w", 1) as unread, open(os.devnull, "w") as closed:
+        closed.close()
+        for broken in (full, unread, closed, None):
+            monkeypatch.setattr(sys, "stderr", broken)
+            structlog.get_logger().warning("ours")
+            logging.getLogger("theirs").warning("theirs")
+        monkeypatch.undo()
+        for file in (full, unread):
+            with suppress(OSError):  # what is left of the lines
+                file.close()
 
 
 def test_a_traceback_has_no_values(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from ownkey.housekeeping import jobs
 from ownkey.housekeeping.rounds import whole
 
 pytestmark = pytest.mark.anyio
@@ -40,3 +41,22 @@ async def test_what_a_round_raises_is_raised() -> None:
 
     with pytest.raises(OSError, match="gone"):
         await whole(work())
+
+
+async def test_a_job_says_once_what_keeps_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log names the job and each new reason that it fails for, and says when it works again."""
+    monkeypatch.setattr(jobs, "_ROUND_SECONDS", 0)
+    reasons: list[str] = ["away", "away", "away", "full", "", ""]
+
+    async def look_around(rounds: int) -> None:
+        if reasons and (reason := reasons.pop(0)):
+            raise OSError(reason)
+
+    task = asyncio.create_task(jobs._again_and_again(look_around))
+    while reasons:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    task.cancel()
+    said = "".join(capsys.readouterr())
+    assert [said.count(reason) for reason in ("away", "full", "works again", "look_around")] == [1, 1, 1, 3]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from dotenv import dotenv_values
 from pydantic import SecretStr, ValidationError
@@ -13,7 +12,7 @@ from pydantic_settings import SettingsError
 
 from ownkey.credentials import Secret
 from ownkey.errors import InvalidRequest
-from ownkey.settings import SECRETS_DIR_VARIABLE, Settings, read_settings
+from ownkey.settings import SECRETS_DIR_VARIABLE, Settings, read_settings, secrets_folder
 
 MASK = "••••••••"
 _PER_PROVIDER = {"platform_keys": "OWNKEY_PLATFORM_KEY_", "base_urls": "OWNKEY_BASE_URL_"}
@@ -54,16 +53,15 @@ def in_force(settings: Settings) -> Iterator[Configured]:
         for slug, value in sorted(values.items()):
             name = prefix + slug.upper().replace("-", "_")
             yield Configured(name, _shown(value), sources.get(name, "default"))
-    folder = os.environ.get(SECRETS_DIR_VARIABLE)
+    folder = secrets_folder()
     yield Configured(SECRETS_DIR_VARIABLE, _shown(folder), "environment" if folder else "default")
 
 
 def _sources() -> Mapping[str, str]:
     """Where each variable that is set comes from; the strongest source is looked at last."""
     found: dict[str, str] = {}
-    folder = os.environ.get(SECRETS_DIR_VARIABLE)
-    if folder and Path(folder).is_dir():
-        found |= {file.name.upper(): f"file in {folder}" for file in Path(folder).iterdir()}
+    if folder := secrets_folder():
+        found |= {file.name.upper(): f"file in {folder}" for file in folder.iterdir()}
     found |= {name.upper(): ".env" for name in dotenv_values(".env")}
     found |= {name.upper(): "environment" for name in os.environ}
     return found
@@ -78,8 +76,11 @@ def _shown(value: object) -> str:
 def _address(secret: SecretStr) -> str:
     """An address without what may be secret in it: user, password and query."""
     scheme, found, rest = secret.get_secret_value().partition("://")
-    place = rest.partition("?")[0].rpartition("@")[2]
-    return f"{scheme}://{place}" if found else MASK
+    before, _, place = rest.rpartition("@")
+    if not found:
+        return MASK
+    # An @ in the query, or a ? in the password: nobody can say which.
+    return f"{scheme}://{MASK if '?' in before else place.partition('?')[0]}"
 
 
 def _reason(message: str) -> str:

@@ -5,6 +5,7 @@ A group's module is imported when one of its commands is called: ``ownkey --help
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib.metadata import version
 
@@ -44,6 +45,8 @@ app.command("ownkey.cli.ledger:app", name="ledger", help="The token bookkeeping.
 
 def main() -> None:
     """Run the command of the process's arguments and end the process with its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to stop
     sys.exit(run(sys.argv[1:]))
 
 

@@ -26,9 +26,10 @@ def build() -> str:
 def serve(*, host: Host = "127.0.0.1", port: Port = 8000, workers: Workers = 1) -> None:
     """Run it: gateway, pages and management API on one port.
 
-    SIGTERM and Ctrl-C stop it: it takes no more requests, lets running replies finish for up to
-    `OWNKEY_DRAIN_TIMEOUT` seconds, settles them all and exits; a second signal does not wait. Of several workers,
-    number `n` serves `/metrics` on the port of `OWNKEY_METRICS_ADDRESS` plus `n`, counted from 0.
+    SIGTERM, Ctrl-C and SIGHUP stop it: it takes no more requests, lets running replies finish for up to
+    `OWNKEY_DRAIN_TIMEOUT` seconds, settles them all and exits; a second signal, more than a second later, does not
+    wait. Of several workers, number `n` serves `/metrics` on the port of `OWNKEY_METRICS_ADDRESS` plus `n`, counted
+    from 0.
     """
     import structlog
 
@@ -37,17 +38,20 @@ def serve(*, host: Host = "127.0.0.1", port: Port = 8000, workers: Workers = 1) 
     from ownkey.cli.installation import database_of, open_database
     from ownkey.cli.worker import become
     from ownkey.cli.workers import supervise
-    from ownkey.gateway.sockets import listen
+    from ownkey.gateway.sockets import address_of, listen, reserve
 
     settings = configured()
     logs.set_up(settings.log_level)
     if database_of(settings).dialect == "sqlite" and workers > 1:
         raise InvalidRequest("More than one worker needs PostgreSQL: set OWNKEY_DATABASE_URL, or leave out --workers.")
+    if not host:
+        raise InvalidRequest("The host is empty. Write 0.0.0.0 to listen on every address of this machine.")
     log = structlog.get_logger(__name__)
-    address = f"http://{host}:{port}"
-    log.info("starting", address=address, public_url=settings.public_url, workers=workers, relay=build())
-    listening = listen(host, port) if workers == 1 else None  # before an embedded database is updated: is it free?
-    open_database(settings)
-    if listening is not None:
-        become(listening)
-    supervise(host, port, workers)
+    # Before an embedded database is updated: is the port free?
+    with listen(host, port) if workers == 1 else reserve(host, port) as held:
+        public = settings.public_url
+        log.info("starting", address=address_of(held), public_url=public, workers=workers, relay=build())
+        open_database(settings)
+        if workers == 1:
+            become(held)
+        supervise(host, held.getsockname()[1], workers)

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from threading import Thread
 from typing import NoReturn
 
@@ -20,8 +21,11 @@ from ownkey.cli.ending import exit_code_of
 def become(listening: socket.socket) -> NoReturn:
     """Turn this process into the one that serves on a listening socket; does not return."""
     listening.set_inheritable(True)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(
+            OSError, AttributeError
+        ):  # a full disk, a reader that is gone, none at all: we serve all the same
+            stream.flush()
     program, *arguments = _command(str(listening.fileno()))
     os.execv(program, [program, *arguments])  # noqa: S606 - our own program, without a shell
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 
@@ -12,33 +11,23 @@ import structlog
 
 from ownkey.cli.worker import command
 from ownkey.errors import Unavailable
+from ownkey.signals import stop_signals
 
-# A worker that dies younger than this has not come up; another one would not either.
+# A worker that dies younger than this has not come up. The first one of its number ends all: another would not come up
+# either. One that takes the place of a dead one is tried again, later and later: the database may be away just now, and
+# the other workers are not.
 _YOUNG_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 30.0
 
 log = structlog.get_logger(__name__)
 
 
 def supervise(host: str, port: int, count: int) -> None:
-    """Serve with ``count`` processes until a signal ends them.
+    """Serve on a reserved port with ``count`` processes until a signal ends them.
 
-    Raises ``OSError`` if the port is taken and ``Unavailable`` if a worker does not come up.
+    Raises ``Unavailable`` if a worker does not come up.
     """
-    with _reserved(host, port) as reservation:
-        asyncio.run(_Workers(host, reservation.getsockname()[1], count).run())
-
-
-def _reserved(host: str, port: int) -> socket.socket:
-    """The port, bound but not listening: the kernel gives connections only to the workers, who share it."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    reservation = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reservation.bind(address)
-    except OSError:
-        reservation.close()
-        raise
-    return reservation
+    asyncio.run(_Workers(host, port, count).run())
 
 
 class _Workers:
@@ -47,12 +36,12 @@ class _Workers:
         self._port = port
         self._count = count
         self._running: set[Process] = set()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._failed = False
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             loop.add_signal_handler(number, self._stop, number)
         await asyncio.gather(*(self._keep(worker) for worker in range(self._count)))
         if self._failed:
@@ -61,29 +50,45 @@ class _Workers:
     async def _keep(self, worker: int) -> None:
         """Start a worker, and another one whenever it dies, until we stop."""
         clock = asyncio.get_running_loop().time
-        while not self._stopping:
+        has_come_up, pause = False, 0.0
+        while not self._stopping.is_set():
             started = clock()
+            code = await self._live(worker)
+            if self._stopping.is_set():
+                return
+            if clock() - started >= _YOUNG_SECONDS:
+                has_come_up, pause = True, 0.0
+            elif has_come_up:
+                pause = min(max(2 * pause, 1.0), _LONGEST_PAUSE_SECONDS)
+            else:
+                self._failed = True
+                self._stop(signal.SIGTERM)
+                return
+            log.error("worker died; starting another", worker=worker, exit_code=code, after_seconds=pause)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _live(self, worker: int) -> int | None:
+        """The whole life of a process: its exit code, or None if the machine had no room for it."""
+        try:
             process = await asyncio.create_subprocess_exec(
                 *command(self._host, self._port, worker),
                 stdin=PIPE,
                 # Its own session: Ctrl-C reaches us only, and a worker is told once.
                 start_new_session=True,
             )
-            self._running.add(process)
-            if self._stopping:  # the signal came while it was being started
-                process.terminate()
-            code = await process.wait()
-            self._running.discard(process)
-            if self._stopping:
-                return
-            if clock() - started < _YOUNG_SECONDS:
-                self._failed = True
-                self._stop(signal.SIGTERM)
-                return
-            log.error("worker died; starting another", worker=worker, exit_code=code)
+        except OSError as error:
+            log.error("a worker could not be started", worker=worker, cause=str(error))
+            return None
+        self._running.add(process)
+        if self._stopping.is_set():  # the signal came while it was being started
+            process.terminate()
+        code = await process.wait()
+        self._running.discard(process)
+        return code
 
     def _stop(self, number: signal.Signals) -> None:
-        self._stopping = True
+        self._stopping.set()
         for process in self._running:
             with suppress(ProcessLookupError):
                 process.send_signal(number)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from ownkey.errors import InvalidRequest, Unavailable
@@ -24,12 +24,15 @@ _AWAY = "The database is not available. Try again shortly."
 LARGEST_NUMBER = 2**63 - 1
 # A PostgreSQL that is gone, or hangs, must be noticed within seconds: the operating system would wait for minutes. So
 # must it notice us: what a node that is gone, or frozen, had locked would stay locked, and hold all others up.
-CONNECT_OPTIONS: Mapping[str, Any] = {
+NOTICE_A_SILENT_SERVER: Mapping[str, Any] = {
     "connect_timeout": 3,
     "tcp_user_timeout": 3000,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 2,
+}
+CONNECT_OPTIONS: Mapping[str, Any] = {
+    **NOTICE_A_SILENT_SERVER,
     "options": (
         "-c statement_timeout=5s -c lock_timeout=3s -c idle_in_transaction_session_timeout=6s "
         "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=2 -c tcp_user_timeout=5000"
@@ -42,13 +45,17 @@ def database_url(data_dir: Path, configured: str | None) -> URL:
 
     Raises ``ValueError`` for anything but SQLite and PostgreSQL.
     """
-    url = make_url(configured) if configured else URL.create("sqlite", database=str(data_dir / "ownkey.db"))
+    usable = "OWNKEY_DATABASE_URL must be postgresql://… or sqlite:///file"
+    try:
+        url = make_url(configured) if configured else URL.create("sqlite", database=str(data_dir / "ownkey.db"))
+    except (ArgumentError, ValueError):  # what they say may have the password in it
+        raise ValueError(usable) from None
     backend = url.get_backend_name()
     if backend in ("postgresql", "postgres"):
         return url.set(drivername="postgresql+psycopg")
     if backend == "sqlite" and url.database:
         return url.set(drivername="sqlite")
-    raise ValueError("OWNKEY_DATABASE_URL must be postgresql://… or sqlite:///file")
+    raise ValueError(usable)
 
 
 class Database:

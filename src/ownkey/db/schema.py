@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine, event, inspect
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from ownkey.db.engine import begin_sqlite
+from ownkey.db.engine import NOTICE_A_SILENT_SERVER, begin_sqlite
 from ownkey.errors import Unavailable
 
 NEWEST = "0006"
-"""The last migration. Known without Alembic, which is loaded only to apply one."""
+"""The last migration. Known without Alembic, which is loaded only to apply one; a later one has a larger number."""
+# What those who migrate the same PostgreSQL at the same time wait for.
+_MIGRATION_LOCK = 7_310_582
 
 
 def upgrade(url: URL, revision: str = NEWEST) -> None:
     """Apply every migration that is missing, all or none. Creates SQLite's file, readable by its owner only.
 
-    Raises ``Unavailable`` if the database cannot be reached.
+    Raises ``Unavailable`` if the database cannot be reached, or used, or a newer Ownkey made it.
     """
     if url.get_backend_name() == "sqlite" and url.database:
         path = Path(url.database)
@@ -31,21 +33,26 @@ def upgrade(url: URL, revision: str = NEWEST) -> None:
         if _applied(connection) != revision:
             connection.execution_options(ownkey_write=True)
             with connection.begin():
-                _migrate(connection, revision)
+                if connection.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+                _migrate(connection, revision)  # which reads once more what has been applied
 
 
 def is_current(url: URL) -> bool:
-    """Whether every migration has been applied. Raises ``Unavailable`` if the database cannot be reached."""
+    """Whether every migration has been applied. Raises ``Unavailable`` as ``upgrade`` does."""
     with _connection(url) as connection:
         return _applied(connection) == NEWEST
 
 
 def _applied(connection: Connection) -> str | None:
-    """The last migration that the database has had."""
+    """The last migration that the database has had, one that we know."""
     with connection.begin():
         if not inspect(connection).has_table("alembic_version"):
             return None
-        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        applied: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if applied is not None and applied > NEWEST:
+        raise Unavailable("A newer Ownkey made the database. Start that one, or use a backup from before it.")
+    return applied
 
 
 def _migrate(connection: Connection, revision: str) -> None:
@@ -60,8 +67,9 @@ def _migrate(connection: Connection, revision: str) -> None:
 
 @contextmanager
 def _connection(url: URL) -> Iterator[Connection]:
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
+    embedded = url.get_backend_name() == "sqlite"
+    engine = create_engine(url, connect_args={} if embedded else dict(NOTICE_A_SILENT_SERVER))
+    if embedded:
         event.listen(engine, "connect", _leave_begin_to_us)
         event.listen(engine, "begin", begin_sqlite)
     try:
@@ -69,6 +77,8 @@ def _connection(url: URL) -> Iterator[Connection]:
             yield connection
     except OperationalError as error:
         raise Unavailable("The database could not be reached. Check OWNKEY_DATABASE_URL.") from error
+    except DBAPIError as error:  # a file that is none, a role without rights
+        raise Unavailable(f"The database cannot be used: {str(error.orig).splitlines()[0]}.") from error
     finally:
         engine.dispose()
 

@@ -140,7 +140,9 @@ class Call:
 
     def output_maximum(self) -> int:
         """The most output tokens that one choice can have when the caller sets no limit."""
-        return ceilings.output_maximum(self.endpoint.kind, self.model, bool(self.body))
+        # Of a list of models nobody knows beforehand which one answers.
+        model = "" if self.fields.models else self.model
+        return ceilings.output_maximum(self.endpoint.kind, model, bool(self.body))
 
     def outgoing_body(self, limit: int | None, held: int) -> bytes:
         """The caller's body, with what the allowance and the metering need; raises ``InvalidRequest``.

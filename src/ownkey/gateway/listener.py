@@ -21,7 +21,7 @@ from ownkey.gateway import headers as header_rules
 from ownkey.gateway.inbound import Inbound
 from ownkey.gateway.relay import Relay
 from ownkey.gateway.request_head import RequestHead, read_request_head, verbatim
-from ownkey.gateway.sockets import has_hung_up
+from ownkey.gateway.sockets import has_hung_up, unsent
 from ownkey.ids import new_id
 
 _LARGEST_HEAD = 65_536
@@ -61,7 +61,7 @@ class Listener(HttpToolsProtocol):
         self._lingering = False  # all is said; the other side may read it before we close
         self._last_words: OwnkeyError | None = None  # for when the replies before it are out
         self._held_up = False  # the next turn waits for the client to read
-        self._phase: tuple[str, object] = ("", None)
+        self._phase: tuple[str, object, int] = ("", None, 0)
         self._since = 0.0
 
     # The connection
@@ -343,34 +343,30 @@ class Listener(HttpToolsProtocol):
         if self.flow.read_paused and has_hung_up(self.transport):
             self.transport.abort()  # we would not hear of it before its next request has its turn
             return
-        phase = (self._waits_for(), self.cycle)
+        waits_for = self._waits_for()
+        phase = (waits_for, self.cycle, unsent(self.transport) if waits_for in ("reader", "last bytes") else 0)
         if phase != self._phase:
             self._phase, self._since = phase, now
-            return
-        waited, patience = now - self._since, self.relay.patience
-        match phase[0]:
-            case "closing" if waited > patience.closing:
-                self.transport.abort()
-            case "idle" if waited > patience.idle:
+        elif now - self._since > self.relay.patience.seconds_for(waits_for, self._body_so_far()):
+            if waits_for in ("head", "body"):
+                self._reject(RequestTimedOut())
+            elif waits_for == "idle":
                 self._deaf = True
                 self.transport.close()
-            case "head" if waited > patience.head:
-                self._reject(RequestTimedOut())
-            case "body" if waited > patience.body + self._body_so_far() / patience.body_rate:
-                self._reject(RequestTimedOut())
-            case "reader" if waited > patience.reader:
+            else:
                 self.transport.abort()
 
     def _waits_for(self) -> str:
         """What of the client this connection waits for; nothing if it is our turn, or its provider's."""
-        if self._lingering or self.transport.is_closing():
-            return "closing"
-        if self.flow.read_paused:
-            return "reader" if self.flow.write_paused and self.in_flight is None else ""
-        if self._open:
-            return "head" if self._in_head else "body"
-        if self.cycle is None or self.cycle.response_complete:
-            return "idle"
+        if self._lingering:
+            return "last bytes"
+        if self.transport.is_closing():
+            return "reader"
+        if not self.flow.read_paused:
+            if self._open:
+                return "head" if self._in_head else "body"
+            if self.cycle is None or self.cycle.response_complete:
+                return "idle"
         return "reader" if self.flow.write_paused and self.in_flight is None else ""
 
     def _body_so_far(self) -> int:

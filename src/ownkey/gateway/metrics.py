@@ -35,6 +35,7 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.database_up = True
         self._sums: dict[tuple[str, str, str], _Sums] = {}
         self._refusals: dict[tuple[str, str], int] = {}
         self._fallbacks: dict[tuple[str, str, str], int] = {}
@@ -89,4 +90,6 @@ class Metrics(Collector):
         for names, number in list(self._fallbacks.items()):
             fallbacks.add_metric(names, number)
         in_flight = GaugeMetricFamily("ownkey_requests_in_flight", "Calls under way in this process", self.in_flight)
-        return requests, tokens, seconds, refusals, fallbacks, in_flight
+        up = int(self.database_up)
+        database = GaugeMetricFamily("ownkey_database_up", "Whether the database answers: 1, or 0 while it is away", up)
+        return requests, tokens, seconds, refusals, fallbacks, in_flight, database

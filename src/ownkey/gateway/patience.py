@@ -4,6 +4,7 @@ request has a timer of its own.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +23,22 @@ class Patience:
     reader: float = 60.0
     """For a client that has stopped reading its reply."""
     closing: float = 5.0
-    """For the last bytes of a connection to be read by the other side."""
+    """For one that has stopped reading the last bytes of its connection, which are an error, or has read them."""
+
+    def seconds_for(self, waits_for: str, body: int) -> float:
+        """How long to wait for this, ``body`` bytes of a body having come; for ever if it is not the client's turn."""
+        match waits_for:
+            case "head":
+                return self.head
+            case "body":
+                return self.body + body / self.body_rate
+            case "idle":
+                return self.idle
+            case "reader":
+                return self.reader
+            case "last bytes":
+                return self.closing
+        return math.inf
 
 
 class Sweepable(Protocol):

@@ -241,7 +241,7 @@ class Relay:
         """Once a second: end what a provider keeps waiting, and note what live calls have shown so far."""
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
         now, settings = self.now(), self.node.settings
-        self.metrics.in_flight = len(self.active)
+        self.metrics.in_flight, self.metrics.database_up = len(self.active), not self.writer.down
         renewals = []
         for exchange in list(self.active.values()):
             try:

@@ -26,7 +26,7 @@ _ROUNDS_BETWEEN_CLEANING = 720
 
 
 async def run(node: Node, writer: Writer, relay: Relay) -> None:
-    """Do the jobs until cancelled. A job that fails is logged and done again in the next round."""
+    """Do the jobs until cancelled. A job that fails is logged, once for each reason, and done again."""
     lookout, pricing = Lookout(), Pricing()
 
     async def look_after_calls(rounds: int) -> None:
@@ -53,11 +53,17 @@ async def run(node: Node, writer: Writer, relay: Relay) -> None:
 
 
 async def _again_and_again(job: Callable[[int], Coroutine[Any, Any, None]]) -> None:
-    rounds = 0
+    rounds, failed = 0, ""
     while True:
+        before = failed
         try:
             await whole(job(rounds))
+            failed = ""
         except Exception as error:  # the next round is five seconds away
-            log.warning("housekeeping failed", error=repr(error))
+            failed = repr(error)
+        if failed != before and failed:
+            log.warning("housekeeping failed", job=job.__name__, error=failed)
+        elif failed != before:
+            log.warning("housekeeping works again", job=job.__name__)
         rounds += 1
         await asyncio.sleep(_ROUND_SECONDS)

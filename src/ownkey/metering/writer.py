@@ -238,8 +238,7 @@ class Writer:
 
     def _give_up(self) -> None:
         """The database hangs: tell everybody who waits that it is away. What was sent to it may still be done."""
-        self.down = True
-        log.warning("the database does not answer")
+        was_down, self.down = self.down, True
         self._refuse_turns()
         # The same list that _finish gets: who was answered here is not answered there again.
         self._in_flight[:] = [self._answered_early(*waiting) for waiting in self._in_flight]
@@ -249,6 +248,8 @@ class Writer:
             for command, handler, answer in (self._answered_early(*entry) for entry in waiting)
             if isinstance(command, Settle | Release)
         ]
+        if not was_down:
+            log.warning("the database does not answer")
 
     def _answered_early(self, command: Command, handler: Handler, answer: Any) -> Waiting:
         if isinstance(command, Settle | Release):
@@ -320,14 +321,11 @@ class Writer:
         if self._watch is not None:
             self._watch.cancel()
         failed = isinstance(outcomes[0], StoreFailed) if outcomes else False
-        if failed != self.down:
-            self.down = failed
-            if failed:
-                log.warning("the database is away", cause=str(outcomes[0]))
-            else:
-                log.warning("the database is back")
-                # Live calls could not renew their leases meanwhile: give them the time to.
-                self._reap_after = self._loop.time() + LEASE_SECONDS
+        was_down, self.down = self.down, failed
+        if was_down and not failed:
+            # Live calls could not renew their leases meanwhile: give them the time to.
+            self._reap_after = self._loop.time() + LEASE_SECONDS
+            log.warning("the database is back")
         for (command, handler, answer), outcome in zip(batch, outcomes, strict=True):
             try:
                 handler(self, command, answer, outcome)
@@ -336,6 +334,8 @@ class Writer:
         if failed:
             self._refuse_turns()
             self._loop.call_later(_PROBE_SECONDS, self._probe)
+            if not was_down:
+                log.warning("the database is away", cause=str(outcomes[0]))
             return
         self._busy = False
         self._go_on()

@@ -177,6 +177,8 @@ def _require_usable(provider: Provider, platform_key: Secret, settings: Settings
             ServiceAccount.read(platform_key.reveal(), settings.google_token_url)
         except InvalidRequest as error:
             raise InvalidRequest(f"OWNKEY_PLATFORM_KEY_{suffix}: {error}") from None
+    elif not (platform_key.reveal().isascii() and platform_key.reveal().isprintable()):
+        raise InvalidRequest(f"OWNKEY_PLATFORM_KEY_{suffix} is not one key: a line break or the like is in it.")
 
 
 def _added(settings: Settings) -> Mapping[str, Added]:

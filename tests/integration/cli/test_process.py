@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from sqlalchemy import URL
 
 from ownkey.vault.kek import new_kek
+from tests.fixtures.postgres import PostgresServer
 from tests.integration.cli.conftest import Cli, started
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Tell me about tea in 40 words"}]}
@@ -123,6 +125,45 @@ def test_a_taken_port_is_a_refusal(environment: Mapping[str, str], tmp_path: Pat
     assert "Traceback" not in err
 
 
+def test_the_log_says_which_port_was_taken(environment: Mapping[str, str], tmp_path: Path) -> None:
+    """Of port 0 it says the one that the machine gave."""
+    server = started(["serve", "--port", "0"], environment, tmp_path)
+    try:
+        assert server.stderr is not None
+        wait_until_ready(json.loads(server.stderr.readline())["address"], server)
+        assert finished(server, signal.SIGTERM)[0] == 0
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.communicate()
+
+
+@pytest.mark.parametrize("log", ["2>&-", "2>/dev/full"])
+def test_it_serves_without_a_log(environment: Mapping[str, str], tmp_path: Path, free_tcp_port: int, log: str) -> None:
+    """A full disk for its lines, or no standard error at all, keep nobody from being served."""
+    command = f'exec "$@" --port {free_tcp_port} {log}'
+    server = subprocess.Popen(
+        ["sh", "-c", command, "sh", sys.executable, "-m", "ownkey", "serve"],
+        env={**os.environ, **environment},
+        cwd=tmp_path,
+        text=True,
+    )
+    try:
+        wait_until_ready(f"http://127.0.0.1:{free_tcp_port}", server)
+        server.terminate()
+        assert server.wait(30) == 0
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_an_empty_host_is_not_every_address(cli: Cli) -> None:
+    """A variable that is not set must not open the service to the world."""
+    result = cli("serve", "--host", "")
+    assert (result.code, result.out) == (1, "")
+    assert "host is empty" in result.err
+
+
 def test_workers_share_a_port(
     environment: Mapping[str, str], tmp_path: Path, postgres_url: URL, free_tcp_port: int
 ) -> None:
@@ -165,6 +206,40 @@ def test_workers_end_with_their_parent(
                 return
             time.sleep(0.1)
     pytest.fail("a worker outlived its parent")
+
+
+def test_a_worker_that_cannot_come_back_yet_takes_no_other_down(
+    environment: Mapping[str, str], tmp_path: Path, own_postgres: PostgresServer, free_tcp_port: int
+) -> None:
+    """While there is no room for it, or no database, a worker that died is tried again; the other one stays."""
+    settings = {
+        **environment,
+        "OWNKEY_DATABASE_URL": own_postgres.url.render_as_string(hide_password=False),
+        "OWNKEY_VAULT_KEYS": new_kek(),
+    }
+    with serving(["serve", "--workers", "2"], settings, tmp_path, free_tcp_port) as (address, server):
+        time.sleep(11)  # younger ones would be taken for workers that never came up
+        dying, staying = _children(server.pid)
+        with own_postgres.away("stopped"):
+            files = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (5, files[1]))
+            os.kill(dying, signal.SIGKILL)
+            time.sleep(2)
+            assert _children(server.pid) == [staying]
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, files)
+            time.sleep(6)
+            assert staying in _children(server.pid)
+            assert httpx.get(f"{address}/healthz/live", timeout=5).status_code == 200
+        workers = before = {staying}
+        for _ in range(20):
+            time.sleep(3)  # longer than one lives that does not find the database
+            workers, before = set(_children(server.pid)), workers
+            if len(workers) == 2 and workers == before:
+                break
+        assert len(workers & before) == 2
+        code, errors = finished(server, signal.SIGTERM)
+    assert code == 0, errors
+    assert "a worker could not be started" in errors
 
 
 def _children(pid: int) -> list[int]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
 from sqlalchemy import URL
 
-from tests.integration.cli.conftest import Cli
+from tests.integration.cli.conftest import Cli, started
 
 REFUSED = (
     "organizations create Acme --owner nobody",
@@ -90,12 +93,18 @@ def test_wrong_settings_are_named(cli: Cli) -> None:
         ("PUBLIC_URL", "ftp://canary"),
         ("PUBLIC_URL", "https://host:canary"),
         ("PUBLIC_URL", "https://canary:99999"),
+        ("PUBLIC_URL", "https://host/canary"),
+        ("PUBLIC_URL", "https://canäry.example"),
         ("METRICS_ADDRESS", "canary"),
         ("METRICS_ADDRESS", "host:canary"),
         ("METRICS_ADDRESS", "canary:99999"),
         ("LOG_LEVEL", "canary"),
         ("MAX_REQUEST_BYTES", "canary"),
+        ("DRAIN_TIMEOUT", "inf"),
         ("DATABASE_URL", "mysql://user:canary@host/db"),
+        ("DATABASE_URL", "canary.example/db"),
+        ("DATABASE_URL", "postgresql://host:canary/db"),
+        ("SECRETS_DIR", "/nowhere"),
         ("PLANS_FILE", "/nowhere/plans.toml"),
     ):
         cli.set(**{name: value})
@@ -103,6 +112,7 @@ def test_wrong_settings_are_named(cli: Cli) -> None:
         assert result.code == 1, name
         assert name in result.err or "plans file" in result.err
         assert "canary" not in result.err
+        assert "Something went wrong" not in result.err
         cli._monkeypatch.delenv(f"OWNKEY_{name}")
 
 
@@ -145,14 +155,59 @@ def test_an_edited_balance_is_found(cli: Cli, tmp_path: Path) -> None:
         assert part in result.err
 
 
-def test_an_outdated_postgresql_is_refused(cli: Cli, postgres_url: URL) -> None:
-    """On PostgreSQL nothing is migrated by the way; ``migrate`` does it, and says that it is done."""
+def emptied(postgres_url: URL, *then: str) -> str:
+    """The database without anything in it, and with what these statements do: its address."""
     address = postgres_url.render_as_string(hide_password=False)
     with psycopg.connect(postgres_url.set(drivername="postgresql").render_as_string(hide_password=False)) as server:
-        server.execute("DROP SCHEMA public CASCADE")
-        server.execute("CREATE SCHEMA public")
-    cli.set(DATABASE_URL=address)
+        for statement in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public", *then):
+            server.execute(statement.encode())
+    return address
+
+
+def test_an_outdated_postgresql_is_refused(cli: Cli, postgres_url: URL) -> None:
+    """On PostgreSQL nothing is migrated by the way; ``migrate`` does it, and says that it is done."""
+    cli.set(DATABASE_URL=emptied(postgres_url))
     refused = cli("organizations", "list")
     assert (refused.code, "ownkey migrate" in refused.err) == (1, True)
     assert cli.json("migrate") == {"database": "postgresql", "up_to_date": True}
     assert cli.json("organizations", "list") == []
+
+
+def test_a_newer_database_is_refused(cli_on_each: Cli, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """An Ownkey that was set back says that the database is newer, and not to migrate it."""
+    cli = cli_on_each
+    assert cli("migrate").code == 0
+    statement = "UPDATE alembic_version SET version_num = '9999'"
+    if "postgres_url" in request.fixturenames:
+        address = request.getfixturevalue("postgres_url").set(drivername="postgresql")
+        with psycopg.connect(address.render_as_string(hide_password=False)) as server:
+            server.execute(statement.encode())
+    else:
+        with closing(sqlite3.connect(tmp_path / "data" / "ownkey.db", isolation_level=None)) as database:
+            database.execute(statement)
+    for command in ("migrate", "organizations list", "serve --port 0"):
+        refused = cli(*command.split())
+        assert (refused.code, "A newer Ownkey" in refused.err, "migrate" in refused.err) == (1, True, False)
+
+
+def test_a_database_that_cannot_be_used_is_said_so(cli: Cli, postgres_url: URL, tmp_path: Path) -> None:
+    """A role that may not create tables, and a file that is no database: a sentence that says which it is."""
+    role = f"weak_{uuid4().hex[:12]}"
+    emptied(postgres_url, f"CREATE ROLE {role}", f"GRANT USAGE ON SCHEMA public TO {role}")
+    weak = postgres_url.update_query_dict({"options": f"-c role={role}"})
+    cli.set(DATABASE_URL=weak.render_as_string(hide_password=False))
+    refused = cli("migrate")
+    emptied(postgres_url, f"DROP ROLE {role}")
+    assert (refused.code, "permission denied" in refused.err) == (1, True), refused.err
+    (tmp_path / "text.db").write_text("not a database, " * 100)
+    cli.set(DATABASE_URL=f"sqlite:///{tmp_path}/text.db")
+    refused = cli("organizations", "list")
+    assert (refused.code, "not a database" in refused.err) == (1, True)
+
+
+def test_several_may_migrate_at_once(environment: Mapping[str, str], tmp_path: Path, postgres_url: URL) -> None:
+    """Three nodes that are installed together each run ``migrate``: all find it done."""
+    settings = {**environment, "OWNKEY_DATABASE_URL": emptied(postgres_url)}
+    processes = [started(["migrate", "--json"], settings, tmp_path) for _ in range(3)]
+    ends = [process.communicate(timeout=100) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], ends

@@ -177,3 +177,19 @@ async def test_nobody_is_taken_for_dead_because_the_database_hung(database: Data
         await desk.settle(running, output=50)
         assert (await desk.balance())[1:] == (150, 0)
     await other.close()
+
+
+async def test_an_outage_is_said_once(sqlite_url: URL, capsys: pytest.CaptureFixture[str]) -> None:
+    """However often a database that is away is asked whether it is back, its going and its return are a line each."""
+    database, other = Database(sqlite_url), Database(sqlite_url)
+    async with open_desk(database) as desk:
+        async with other.transaction():
+            assert isinstance(await desk.ask(), Unavailable)
+            await asyncio.sleep(3)
+        while desk.writer.down:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    said = "".join(capsys.readouterr())
+    assert (said.count("the database does not answer"), said.count("the database is back")) == (1, 1)
+    assert "the database is away" not in said
+    await database.close()
+    await other.close()

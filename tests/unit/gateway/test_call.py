@@ -381,3 +381,11 @@ def test_a_character_may_lie_anywhere() -> None:
     for shift in range(4):
         body = b'{"x":"' + b"y" * (65_526 + shift) + "🎈世é".encode() * 3 + b'"}'
         assert call(body=body).endpoint.kind == "chat"
+
+
+def test_a_list_of_models_may_write_as_much_as_any() -> None:
+    """Whichever of them answers: a small first one says nothing of the others."""
+    alone = {"model": "gpt-3.5-turbo", "messages": []}
+    assert call("openrouter", alone, "/api/v1/chat/completions").output_maximum() == 4_096
+    listed = {**alone, "models": ["openai/gpt-5"]}
+    assert call("openrouter", listed, "/api/v1/chat/completions").output_maximum() >= 128_000

@@ -119,6 +119,8 @@ def test_no_slug_hides_a_path_of_ours() -> None:
     [
         ({"platform_keys": {"azure": Secret("k")}}, "OWNKEY_BASE_URL_AZURE"),
         ({"platform_keys": {"vertex": Secret("sk-1")}}, "OWNKEY_PLATFORM_KEY_VERTEX"),
+        ({"platform_keys": {"openai": Secret("sk-1\nsk-2")}}, "OWNKEY_PLATFORM_KEY_OPENAI"),
+        ({"platform_keys": {"openai": Secret("“sk-1”")}}, "OWNKEY_PLATFORM_KEY_OPENAI"),
         ({"base_urls": {"openai": "ftp://x"}}, "OWNKEY_BASE_URL_OPENAI"),
         ({"base_urls": {"openai": "https://"}}, "OWNKEY_BASE_URL_OPENAI"),
         ({"allowed_hosts": "http://x"}, "OWNKEY_ALLOWED_HOSTS"),
