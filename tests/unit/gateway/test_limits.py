@@ -89,7 +89,7 @@ def test_a_limit_that_the_provider_reads_leaves_the_body_alone() -> None:
 def test_a_section_that_is_null_does_not_stand_for_the_other_spelling() -> None:
     """The one with members is lowered, and the empty one is left out: a provider reads one of two."""
     for empty, full in (("generationConfig", "generation_config"), ("generation_config", "generationConfig")):
-        body = {empty: None, full: {"maxOutputTokens": 60_000}, "contents": []}
+        body: dict[str, Any] = {empty: None, full: {"maxOutputTokens": 60_000}, "contents": []}
         assert json.loads(call("gemini", body).with_output_limit(50)) == {
             full: {"maxOutputTokens": 50},
             "contents": [],
