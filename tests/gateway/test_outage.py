@@ -127,7 +127,7 @@ def test_the_metrics_tell_of_it(service: Service, customer: Customer) -> None:
 
 
 def probe_status(service: Service, customer: Customer) -> int:
-    """The status of one call."""
-    with Wire(service.url) as wire:
+    """The status of one call, which a change that waits for the database may hold up for its whole turn."""
+    with Wire(service.url, 30) as wire:
         wire.send(post("/openai/v1/chat/completions", customer.token, chat()))
         return wire.reply().status

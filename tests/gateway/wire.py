@@ -34,7 +34,11 @@ class Wire:
         self._socket.settimeout(timeout)
         if most_unread is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, most_unread)
-        self._socket.connect((host, int(port)))
+        try:
+            self._socket.connect((host, int(port)))
+        except OSError:
+            self._socket.close()
+            raise
         self._read = bytearray()
 
     def __enter__(self) -> Self:
