@@ -138,12 +138,15 @@ def test_an_endless_head(running: Running, start: bytes, piece: bytes) -> None:
 @pytest.mark.parametrize("part", [b"[", b'{"a":', b'[{"content":'])
 @pytest.mark.parametrize("path", [CHAT, "/anthropic/v1/messages", "/openai/v1/unknown"])
 def test_deep_json(running: Running, part: bytes, path: str) -> None:
-    """JSON nested a million deep is 400, or the provider's to refuse; it never breaks us."""
+    """JSON nested a million deep is 400, or the provider's to refuse; it never breaks us.
+
+    At a path that nobody knows it may not even be looked at.
+    """
     deep = part * (1_000_000 if len(part) == 1 else 200_000)
     with flat(running):
         raw = b'{"model":"m","max_tokens":5,"messages":%b}' % deep
         reply = ask(running, post(path, running.token, raw=raw))
-    assert reply.status in (400, 200)
+    assert reply.status in (400, 403 if path.endswith("unknown") else 200)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "gzip, gzip"])
