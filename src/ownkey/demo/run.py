@@ -22,6 +22,7 @@ from ownkey.gateway.sockets import listen
 from ownkey.plans import Plan, read_catalogue
 from ownkey.providers import registry
 from ownkey.settings import Settings, read_settings
+from ownkey.signals import stop_signals
 
 HOST = "127.0.0.1"
 USUAL_PORT = 8000
@@ -36,8 +37,16 @@ def run(port: int | None) -> None:
     """
     port = _free_port(port)
     _leave_nothing_behind()
-    with TemporaryDirectory(prefix="ownkey-demo-") as folder, SimulatedProvider() as provider:
-        settings = demo_settings(Path(folder), port, provider)
+    # A signal that comes while the folder is being made must find somebody who takes it away.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    with TemporaryDirectory(prefix="ownkey-demo-") as folder:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _serve(Path(folder), port)
+
+
+def _serve(folder: Path, port: int) -> None:
+    with SimulatedProvider() as provider:
+        settings = demo_settings(folder, port, provider)
         logs.set_up(settings.log_level)
         seeded = asyncio.run(_prepare(settings))
         print(guide(settings.public_url, seeded), flush=True)
