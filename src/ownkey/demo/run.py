@@ -54,11 +54,10 @@ def _serve(folder: Path, port: int) -> None:
 
 
 def _leave_nothing_behind() -> None:
-    """Let every signal that stops us take the folder away, also before the server is there to handle it."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        # The terminal is closed: the end, as well, unless whoever started us wants it to outlive that.
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    """Let every signal that stops us take the folder away, as Ctrl-C does, before the server is there to handle it."""
+    for number in stop_signals():
+        if number != signal.SIGINT:
+            signal.signal(number, lambda *_: sys.exit())
 
 
 async def _nowhere(host: str, port: int) -> Sequence[str]:

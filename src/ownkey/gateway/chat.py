@@ -150,7 +150,7 @@ async def _choose(relay: Relay, actor: Actor) -> Provider:
         if relay.router.has_platform_key(provider):
             return provider
     raise ProviderNotAvailable(
-        "No AI provider is set up yet. An admin can connect a key under Settings → Integrations."
+        f"No AI provider is set up yet; {relay.router.key_managers} can connect a key under Settings → Integrations."
     )
 
 

@@ -25,6 +25,12 @@ def _hint(example: str, pattern: str, *, admin: bool = False) -> KeyHint:
     return KeyHint(example, re.compile(pattern), admin)
 
 
+def _in_china(where: str, url: str) -> Address:
+    """The choice of a second address, for keys that come from ``where``."""
+    hint = f"Write china for a key of {where}; neither place knows the other's keys."
+    return Address("Region", "china", hint, pattern=re.compile("china"), exceptions={"china": url})
+
+
 # Where Bedrock has an endpoint that is validated for FIPS (https://docs.aws.amazon.com/general/latest/gr/bedrock.html).
 _FIPS_REGIONS = ("us-east-1", "us-east-2", "us-west-2", "us-gov-east-1", "us-gov-west-1", "ca-central-1")
 
@@ -259,13 +265,7 @@ _ROWS: tuple[Provider, ...] = (
         base_url="https://api.moonshot.ai",
         console_url="https://platform.moonshot.ai/console/api-keys",
         check=KeyCheck("/v1/models"),
-        address=Address(
-            label="Region",
-            example="china",
-            hint="Write china for a key of platform.moonshot.cn; neither place knows the other's keys.",
-            pattern=re.compile("china"),
-            exceptions={"china": "https://api.moonshot.cn"},
-        ),
+        address=_in_china("platform.moonshot.cn", "https://api.moonshot.cn"),
     ),
     Provider(
         slug="nvidia",
@@ -304,13 +304,7 @@ _ROWS: tuple[Provider, ...] = (
         console_url="https://modelstudio.console.alibabacloud.com/?tab=dashboard#/api-key",
         check=KeyCheck("/compatible-mode/v1/models"),
         api_roots=("/compatible-mode/v1", "/api/v1", "/compatible-api/v1"),
-        address=Address(
-            label="Region",
-            example="china",
-            hint="Write china for a key of mainland China; neither place knows the other's keys.",
-            pattern=re.compile("china"),
-            exceptions={"china": "https://dashscope.aliyuncs.com"},
-        ),
+        address=_in_china("mainland China", "https://dashscope.aliyuncs.com"),
         key_hints=(_hint("sk-…", r"sk-[0-9a-f]{32}"),),
         assistant_model="qwen-plus",
         capabilities=(_TEXT, _IMAGES, _EMBEDDINGS, _AUDIO),
