@@ -117,7 +117,8 @@ async def test_a_plan_taken_out_of_the_file(client_for: Callable[[str], Browser]
     assert "AI is paused until you choose another one" in (await owner.page("/assistant")).text
     assert "AI is paused until the owner chooses another one" in (await client_for("user").page("/assistant")).text
     page = await owner.page(PATH)
-    assert "gone (no longer offered)" in page.text
+    assert "gone (no longer offered) Current plan It includes no AI tokens any more." in page.text
+    assert "no payment" not in page.text
     assert all(f'"Choose {plan.name}' in page.html for plan in node.catalogue.values())
     reply = await owner.send(PATH, {"plan": "starter"})
     assert "You are on Starter now" in await owner.notice(reply)
