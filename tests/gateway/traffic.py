@@ -71,10 +71,19 @@ def number_of(text: str) -> int:
     return int(found[1]) if found else 0
 
 
-def make(url: str, token: str, slot: int, kind: Kind, tokens: int, pause: float = 0.0, leave_after: int = 0) -> Made:
-    """One call on a connection of its own, to its end, of whatever kind that is."""
+def make(
+    url: str,
+    token: str,
+    slot: int,
+    kind: Kind,
+    tokens: int,
+    pause: float = 0.0,
+    leave_after: int = 0,
+    trouble: str = "",
+) -> Made:
+    """One call on a connection of its own, to its end, of whatever kind that is; ``trouble`` is the provider's."""
     made = Made(next(_numbers), slot, time.time(), limit=tokens + 20)
-    text = f"call {made.number} [[tokens:{tokens}]][[pause:{pause}]]"
+    text = f"call {made.number} [[tokens:{tokens}]][[pause:{pause}]]{trouble}"
     body = {**chat(text, max_tokens=made.limit, stream=kind != "plain"), "model": made.model}
     made.size = len(json.dumps(body))
     try:

@@ -83,8 +83,13 @@ class Listener(HttpToolsProtocol):
         inbound, self.in_flight = self.in_flight, None
         if inbound is not None:
             inbound.response_complete = True
-            if inbound.exchange is not None:
-                inbound.exchange.client_gone()
+            exchange, inbound.exchange = inbound.exchange, None
+            if exchange is not None:
+                exchange.client_gone()
+        # Requests refer to their connection. It gives them up: the collector of such circles hardly ever runs.
+        self.cycle = None  # type: ignore[assignment]
+        self._phase = ("", None, 0)
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         """Some bytes of requests."""

@@ -27,6 +27,8 @@ _LONGEST_IDLE = 30.0
 _TRUSTED_IDLE = 0.25
 # The most bytes of a reply that are neither its body nor its end: its head, trailers, framing.
 _LARGEST_HEAD = 65_536
+# What a connection that is lost has in place of its parser, which refers back to it.
+_NO_PARSER = httptools.HttpResponseParser(None)
 
 
 class Receiver(Protocol):
@@ -121,6 +123,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Closed: the end of a reply that is framed by it, and the breaking of any other."""
         self.closed = True
+        self._parser = _NO_PARSER
         receiver = self.receiver
         if receiver is None:
             if self in self.origin.idle:
