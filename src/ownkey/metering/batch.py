@@ -309,7 +309,7 @@ class Batch:
     def _caps(self) -> Capped:
         """To be asked when all settlements are done."""
         if self.capped is None:
-            used = tokens_used(self.events, self.own_key_events, self.corrections)
+            used = tokens_used(self.store, self.events, self.own_key_events, self.corrections)
             self.capped = Capped(self.store, self.copies.tallies, self.moment, used)
         return self.capped
 

@@ -49,12 +49,17 @@ class TokensUsed(NamedTuple):
 
 
 def tokens_used(
-    events: Rows, own_key_events: Sequence[Settle], corrections: Sequence[tuple[AbandonedRow, int]]
+    store: Store, events: Rows, own_key_events: Sequence[Settle], corrections: Sequence[tuple[AbandonedRow, int]]
 ) -> Sequence[TokensUsed]:
-    """What a batch has settled and still has to write: events as their rows, and what late ones take beyond theirs."""
+    """What a batch has settled and still has to write: events as their rows, and what late ones take beyond theirs.
+
+    A call on an own key may come again, when nobody knew whether its event had reached the database.
+    """
+    written = store.settled([event.request_id for event in own_key_events]) if own_key_events else ()
     used = [
         TokensUsed(e.organization_id, e.user_id, e.workspace_id, e.period, 0, e.input_tokens + e.output_tokens)
         for e in own_key_events
+        if e.request_id not in written
     ]
     for row in events:
         e = Settle._make(row[:-2])  # without position and used_after

@@ -117,6 +117,7 @@ _ADD_EVENTS = _insertion(f"usage_events ({CHARGED_EVENT_COLUMNS})", (*_EVENT_TYP
 _ADD_EVENTS_ONCE = f"{_insertion(f'usage_events ({EVENT_COLUMNS})', _EVENT_TYPES)} ON CONFLICT (request_id) DO NOTHING"
 _ABANDONED = f"{ABANDONED_QUERY} {_AMONG_GIVEN}"
 _ADJUSTED = f"SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id {_AMONG_GIVEN}"
+_SETTLED = f"SELECT request_id FROM usage_events WHERE request_id {_AMONG_GIVEN}"
 _ADD_ENTRIES = _insertion(f"ledger_entries ({ENTRY_COLUMNS})", _ENTRY_TYPES)
 
 _OF_CONNECTION = "organization_id = $1::jsonb->>0 AND {0}provider = $1::jsonb->>1 AND {0}period = $1::jsonb->>2"
@@ -264,6 +265,9 @@ class PostgresStore:
 
     def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:
         return [row[0] for row in self._ask(_ADJUSTED, request_ids)]
+
+    def settled(self, request_ids: Sequence[str]) -> Sequence[str]:
+        return [row[0] for row in self._ask(_SETTLED, request_ids)]
 
     def used_since(self, organization_id: str, period: str, after: int, old: int) -> tuple[Horizon, Sequence[UsedRow]]:
         horizon, rows = self._link.trip((_HORIZON, None), (_USED, (organization_id, period, after, old)))

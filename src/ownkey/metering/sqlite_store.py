@@ -72,6 +72,7 @@ _EVENTS = f"usage_events ({EVENT_COLUMNS})"
 _CHARGED_EVENTS = f"usage_events ({CHARGED_EVENT_COLUMNS})"
 _ENTRIES = f"ledger_entries ({ENTRY_COLUMNS})"
 _ADJUSTED = "SELECT request_id FROM ledger_entries WHERE kind = 'adjustment' AND request_id IN"
+_SETTLED = "SELECT request_id FROM usage_events WHERE request_id IN"
 _BALANCE_COLUMNS = "organization_id, period, granted_tokens, used_tokens, reserved_tokens, excess_tokens, entries"
 _OF_CONNECTION = "organization_id = ? AND provider = ? AND period = ?"
 _FALLBACK_SUM = f"SELECT tokens FROM fallback_months WHERE {_OF_CONNECTION}"
@@ -349,10 +350,15 @@ class SqliteStore:
         return found
 
     def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:
+        return self._among(_ADJUSTED, request_ids)
+
+    def settled(self, request_ids: Sequence[str]) -> Sequence[str]:
+        return self._among(_SETTLED, request_ids)
+
+    def _among(self, query: str, request_ids: Sequence[str]) -> Sequence[str]:
         found: list[str] = []
         for part in _chunks(request_ids):
-            query = f"{_ADJUSTED} ({_marks(len(part))})"
-            found += [row[0] for row in self._all(query, part)]
+            found += [row[0] for row in self._all(f"{query} ({_marks(len(part))})", part)]
         return found
 
     def used_since(self, organization_id: str, period: str, after: int, old: int) -> tuple[Horizon, Sequence[UsedRow]]:

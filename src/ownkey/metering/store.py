@@ -255,6 +255,9 @@ class Store(Protocol):
     def adjusted(self, request_ids: Sequence[str]) -> Sequence[str]:
         """Those of the requests that have an adjustment in the ledger."""
 
+    def settled(self, request_ids: Sequence[str]) -> Sequence[str]:
+        """Those of the requests that have an event."""
+
     def used_since(self, organization_id: str, period: str, after: int, old: int) -> tuple[Horizon, Sequence[UsedRow]]:
         """What was used by the events after this id (``Tally.read``)."""
 

@@ -90,6 +90,19 @@ async def test_usage_on_own_keys_is_capped_by_itself(database: Database) -> None
         assert isinstance(await desk.ask(other), Admission)
 
 
+async def test_a_settlement_that_comes_again_counts_once(database: Database) -> None:
+    """A call on an own key whose commit nobody heard of is settled again; beside it, what was used still fits."""
+    async with open_desk(database, monthly_tokens=1_000_000) as desk:
+        await desk.add_key()
+        await cap(desk, "member", own_key=1_000)
+        first = await desk.admitted()
+        await desk.settle(first, output=500)
+        outcomes = await asyncio.gather(desk.settle(first, output=500), desk.ask())
+        assert isinstance(outcomes[1], Admission)
+        await asyncio.gather(desk.settle(first, output=500), desk.settle(outcomes[1], output=300))
+        assert isinstance(await desk.ask(), CapReached)
+
+
 async def test_a_cap_below_what_is_used_refuses_and_settles(database: Database) -> None:
     """A cap that is set below what is used refuses what comes, and what runs is settled as ever."""
     async with open_desk(database, monthly_tokens=1_000_000) as desk:
