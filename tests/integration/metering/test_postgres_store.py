@@ -138,7 +138,8 @@ async def test_every_statement_finds_its_rows_by_a_key(database: Database, postg
                 subject = {"organization_id": desk.organization_id, "scope": "member", "subject_id": desk.user_id}
                 moment = {"created_at": clock.now(), "updated_at": clock.now()}
                 await tx.execute(insert(caps).values(allowance_tokens=1_000_000, **subject, **moment))
-            admitted(node.run(desk.command()))
+            (on_own_key,) = admitted(node.run(desk.command(provider="anthropic")))
+            node.run(desk.settlement(on_own_key, 10), desk.command())
             prepared = dict(node.store._link._prepared)
             plans = {
                 statement: "\n".join(row[0] for row in node.store._link._driver.execute(f"EXPLAIN EXECUTE {one}"))
