@@ -24,8 +24,12 @@ class Running(NamedTuple):
 
     def memory(self) -> int:
         """What the process holds in memory, in bytes."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGESIZE")
+        return memory_of(self.process.pid)
+
+
+def memory_of(pid: int) -> int:
+    """What a process holds in memory, in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 @contextmanager

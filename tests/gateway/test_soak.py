@@ -18,9 +18,10 @@ import pytest
 from tests.fakes.provider import FakeProvider
 from tests.gateway.books import Books
 from tests.gateway.installation import Installation, Node
+from tests.gateway.process import memory_of
 from tests.gateway.scale import PROVING, scaled
 from tests.gateway.service import Customer
-from tests.gateway.traffic import make
+from tests.gateway.traffic import Made, make
 
 SECONDS = int(os.environ.get("SOAK_SECONDS", scaled(10, 7_200)))
 WARM_UP_SECONDS = SECONDS / 4
@@ -28,6 +29,7 @@ CLIENTS = 50
 MEGABYTE = 1 << 20
 MOST_GROWTH = 24 * MEGABYTE
 MOST_GROWTH_AN_HOUR = 1 * MEGABYTE
+LEAVES = "the client leaves"
 # A tenth of the calls meets one of these.
 TROUBLES = (
     "[[status:500]]",
@@ -42,10 +44,17 @@ TROUBLES = (
     "[[usage:missing]]",
     "[[malformed:garbage]]",
     "[[malformed:chunk_missing]]",
-    "the client leaves",
+    LEAVES,
 )
 # Without the one that takes its time.
 AT_ONCE = ("", *(trouble for trouble in TROUBLES if "stall" not in trouble))
+
+
+def stream(url: str, token: str, slot: int, tokens: int, pause: float, trouble: str) -> Made:
+    """One stream in this trouble: the provider's, or that its client leaves."""
+    if trouble == LEAVES:
+        return make(url, token, slot, "leaving", tokens, pause, leave_after=10)
+    return make(url, token, slot, "stream", tokens, pause, trouble=trouble)
 
 
 class Soak:
@@ -63,14 +72,12 @@ class Soak:
         draw = random.Random(slot)  # noqa: S311
         while not self._stop.is_set():
             trouble = draw.choice(TROUBLES) if draw.random() < 0.1 else ""
-            leaves, tokens = trouble == "the client leaves", draw.randint(20, 60)
-            trouble = trouble if trouble.startswith("[") else ""
             try:
-                made = make(self._node.url, self._token, slot, "stream", tokens, 0.05, 10 if leaves else 0, trouble)
+                made = stream(self._node.url, self._token, slot, draw.randint(20, 60), 0.05, trouble)
             except BaseException as error:
                 self.failures.append(error)
                 return
-            self.outcomes["left" if leaves else trouble or ("whole" if made.whole else made.code)] += 1
+            self.outcomes[trouble or ("whole" if made.whole else made.code)] += 1
 
     def stop(self) -> None:
         """Let all calls end."""
@@ -79,11 +86,6 @@ class Soak:
             thread.join(60)
         assert self.failures == []
         assert not any(thread.is_alive() for thread in self._threads), "a client waits for ever"
-
-
-def memory(pid: int) -> int:
-    """What a process holds in memory, in bytes."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def fewest_sockets(pid: int) -> int:
@@ -124,7 +126,7 @@ def test_nothing_grows_and_nothing_is_left(tmp_path: Path, capsys: pytest.Captur
             while (passed := time.monotonic() - began) < SECONDS:
                 time.sleep(0.2)
                 if passed > WARM_UP_SECONDS:
-                    samples.append((passed, memory(pid)))
+                    samples.append((passed, memory_of(pid)))
             soak.stop()
             provider.stop()
             assert (fewest_sockets(pid), in_flight(here)) == (before, 0)
@@ -146,14 +148,13 @@ def test_nothing_grows_and_nothing_is_left(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize("trouble", AT_ONCE)
 def test_a_call_leaves_nothing_to_the_collector(customer: Customer, trouble: str) -> None:
     """However a call and its connections end, what was made for them is gone at once: nothing of it is circular."""
-    leave_after, trouble = (10, "") if trouble == TROUBLES[-1] else (0, trouble)
     relay = customer.service.application.relay
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         for _ in range(5):
-            make(customer.service.url, customer.token, 0, "stream", 20, 0.001, leave_after, trouble)
+            stream(customer.service.url, customer.token, 0, 20, 0.001, trouble)
         deadline = time.monotonic() + 10
         while relay.clients or relay.active:
             assert time.monotonic() < deadline, "a call is still under way"
