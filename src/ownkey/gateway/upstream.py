@@ -25,7 +25,8 @@ _MOST_IDLE = 512
 _LONGEST_IDLE = 30.0
 # Seconds after which one is looked at before it is used: the other side may have closed it just now.
 _TRUSTED_IDLE = 0.25
-# The most bytes of a reply that are neither its body nor its end: its head, trailers, framing.
+# The most bytes of a reply that are neither its body nor its end: its head, trailers, framing. Reads that bring some of
+# the body, or the end, are not counted: what they have besides is bounded by their size.
 _LARGEST_HEAD = 65_536
 # What a connection that is lost has in place of its parser, which refers back to it.
 _NO_PARSER = httptools.HttpResponseParser(None)
