@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
+import sysconfig
 import tomllib
 from importlib.metadata import packages_distributions
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +67,24 @@ def test_no_version_with_a_known_hole() -> None:
     """The lock keeps to the floors below which a version has a known hole."""
     locked = _locked("requirements.lock")
     assert {name: str(locked[name]) for name, floor in FLOORS.items() if locked[name] < Version(floor)} == {}
+
+
+def test_the_bill_of_materials_is_what_runs() -> None:
+    """It names the packages of the runtime lock, each in its version, by the address that scanners look for."""
+    bill = json.loads((PROJECT / "sbom.cdx.json").read_text(encoding="utf-8"))
+    locked = {name: str(version) for name, version in _locked("requirements-runtime.lock").items()}
+    assert {part["name"]: part["version"] for part in bill["components"]} == locked, "make lock"
+    assert {part["purl"] for part in bill["components"]} == {f"pkg:pypi/{name}@{locked[name]}" for name in locked}
+
+
+def test_no_package_runs_when_the_interpreter_starts() -> None:
+    """No ``.pth`` of the environment has code in it, but that of the build backend, which stands in for distutils."""
+    found = {
+        file.name
+        for file in Path(sysconfig.get_path("purelib")).glob("*.pth")
+        if re.search(r"^import[ \t]", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert found <= {"distutils-precedence.pth"}
 
 
 def test_what_is_imported_is_declared() -> None:
