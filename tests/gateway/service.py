@@ -83,6 +83,7 @@ class Service:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.application = await app.open_application(self.settings, self.lookup)
+        self.application.writer.patience = 10.0  # a test is about what it says, not about how busy this machine is
         listening = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         async with self.application:

@@ -28,10 +28,10 @@ from ownkey.plans import Catalogue
 log = structlog.get_logger(__name__)
 
 _PROBE_SECONDS = 0.5
-# How long callers wait for a batch before they are told that the database is away.
-_PATIENCE_SECONDS = 1.0
-# The same for a change on PostgreSQL: it may have to wait for the batches of other, busy nodes.
+# How long callers wait for a change on PostgreSQL, which may have to wait for the batches of other, busy nodes.
 _PATIENCE_WITH_CHANGES = 3.0
+# Patience is counted in so many steps: while the whole machine stands still only one of them can pass.
+_STEPS = 5
 # How many batches it takes at most to write what is kept in memory: one ends a sweep that is under way.
 _LAST_BATCHES = 3
 # How long a change may hold up the batches.
@@ -66,6 +66,8 @@ class Writer:
         self.down = False
         # Whether no call but the one that asks is under way in this process.
         self.is_alone: Callable[[], bool] = lambda: False
+        # How long callers wait for a batch before they are told that the database is away, in seconds.
+        self.patience = 1.0
 
     async def start(self) -> None:
         """Begin to work on the running loop."""
@@ -220,7 +222,7 @@ class Writer:
                 self._in_flight = []
                 if self._store is not None and not self._store.is_local:
                     # A change in a file has nobody to wait for but this machine's disk: it has its whole turn.
-                    self._watch = self._loop.call_later(_PATIENCE_WITH_CHANGES, self._give_up)
+                    self._be_patient(_PATIENCE_WITH_CHANGES / _STEPS, _STEPS)
                 turn.set_result(None)
                 return
         if self._waiting:
@@ -233,8 +235,14 @@ class Writer:
         if len(commands) == 1 and self._may_run_here():
             self._finish(self._in_flight, self._run(commands))
             return
-        self._watch = self._loop.call_later(_PATIENCE_SECONDS, self._give_up)
+        self._be_patient(self.patience / _STEPS, _STEPS)
         self._queue.put((self._in_flight, commands))
+
+    def _be_patient(self, step: float, steps: int) -> None:
+        if steps:
+            self._watch = self._loop.call_later(step, self._be_patient, step, steps - 1)
+        else:
+            self._give_up()
 
     def _give_up(self) -> None:
         """The database hangs: tell everybody who waits that it is away. What was sent to it may still be done."""
@@ -243,11 +251,8 @@ class Writer:
         # The same list that _finish gets: who was answered here is not answered there again.
         self._in_flight[:] = [self._answered_early(*waiting) for waiting in self._in_flight]
         waiting, self._waiting = self._waiting, []
-        self._waiting = [
-            (command, handler, answer)
-            for command, handler, answer in (self._answered_early(*entry) for entry in waiting)
-            if isinstance(command, Settle | Release)
-        ]
+        answered = [self._answered_early(*entry) for entry in waiting]
+        self._waiting += [entry for entry in answered if isinstance(entry[0], Settle | Release)]
         if not was_down:
             log.warning("the database does not answer")
 
@@ -255,7 +260,7 @@ class Writer:
         if isinstance(command, Settle | Release):
             answer()
             return command, handler, _nothing
-        handler(self, command, answer, Unavailable())
+        handler(self, command, answer, _away())
         return command, Writer._too_late, None
 
     def _too_late(self, command: Command, answer: None, outcome: Done) -> None:

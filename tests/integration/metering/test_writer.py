@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
 
 import pytest
 from sqlalchemy import URL, text
@@ -16,6 +20,14 @@ from ownkey.metering.store import Foretold, StoreFailed
 from tests.integration.metering.desk import open_desk
 
 pytestmark = pytest.mark.anyio
+
+
+@contextmanager
+def locked(url: URL) -> Iterator[Callable[[], None]]:
+    """The file is another program's until the block ends or what it is given has been called."""
+    with closing(sqlite3.connect(str(url.database), isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other.rollback
 
 
 @pytest.mark.postgres
@@ -94,6 +106,32 @@ async def test_a_slow_disk_is_waited_for(sqlite_url: URL) -> None:
             await asyncio.sleep(1.3)
             assert not asked.done()
         assert isinstance(await asked, Admission)
+    await database.close()
+
+
+async def test_a_machine_that_stands_still_is_no_database_that_hangs(sqlite_url: URL) -> None:
+    """What the process could not do because it did not run is held against nobody: who asked is admitted."""
+    database = Database(sqlite_url)
+    async with open_desk(database) as desk:
+        await desk.admitted()
+        with locked(sqlite_url) as free:
+            asked = asyncio.create_task(desk.ask())
+            await asyncio.sleep(0.1)
+            threading.Timer(0.5, free).start()
+            time.sleep(1.2)  # noqa: ASYNC251 - the loop stands still, and has the time's end and the answer at once
+            assert isinstance(await asked, Admission)
+    await database.close()
+
+
+async def test_who_waited_for_a_batch_hears_what_is_away(sqlite_url: URL) -> None:
+    """A call whose batch hangs gets the same words as one that comes while the database is known to be away."""
+    database = Database(sqlite_url)
+    async with open_desk(database) as desk:
+        await desk.admitted()
+        with locked(sqlite_url):
+            waited, came_late = await desk.ask(), await desk.ask()
+        assert isinstance(waited, Unavailable)
+        assert str(waited) == str(came_late) == "The database is not available. Try again shortly."
     await database.close()
 
 
