@@ -224,9 +224,10 @@ class Server(asyncio.Protocol):
             return
         self._connection.closed_by = self._connection.closed_by or "provider"
         if how == "rst":
-            with contextlib.suppress(OSError):
-                sock = self._transport.get_extra_info("socket")
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None:  # it is gone when the other side's end was read in this turn of the loop
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
         else:
             self._transport.close()

@@ -64,6 +64,9 @@ def unsent(transport: asyncio.WriteTransport) -> int:
 
 
 def _is_ready(transport: asyncio.BaseTransport, events: int) -> bool:
+    sock = transport.get_extra_info("socket")
+    if sock is None:  # TLS lets go of it a turn of the loop before its protocol hears that the connection is lost
+        return True
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), events)
+    poll.register(sock.fileno(), events)
     return bool(poll.poll(0))

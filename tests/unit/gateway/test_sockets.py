@@ -1,12 +1,16 @@
-"""The port: who may have it together, and what it is called."""
+"""The port: who may have it together, and what it is called; and what can be asked of a connection."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import ssl
+from pathlib import Path
 
 import pytest
 
-from ownkey.gateway.sockets import address_of, listen, reserve
+from ownkey.gateway.sockets import address_of, has_hung_up, has_news, listen, reserve
+from tests.fakes.certificates import Authority
 
 
 def test_workers_of_another_installation_do_not_share_a_port() -> None:
@@ -40,3 +44,24 @@ def test_an_address_can_be_opened(host: str, shown: str) -> None:
     with listen(host, 0) as listening:
         assert address_of(listening) == f"{shown}{listening.getsockname()[1]}"
         assert listening.getsockname()[1] > 0
+
+
+@pytest.mark.anyio
+async def test_an_encrypted_connection_that_is_lost_is_not_taken_for_an_open_one(tmp_path: Path) -> None:
+    """It has no socket to be asked any more, before its user has been told."""
+    authority, lost = Authority(tmp_path), asyncio.Event()
+
+    class Client(asyncio.Protocol):
+        def connection_lost(self, error: Exception | None) -> None:
+            lost.set()
+
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=authority.context("127.0.0.1")) as server:
+        transport, _ = await loop.create_connection(
+            Client, *server.sockets[0].getsockname(), ssl=ssl.create_default_context(cafile=authority.file)
+        )
+        assert not has_hung_up(transport)
+        transport.abort()
+        await lost.wait()
+    assert has_hung_up(transport)
+    assert has_news(transport)
