@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.fakes.provider import FakeProvider
+from tests.fixtures.databases import locked
 from tests.fixtures.postgres import PostgresServer
 from tests.gateway.books import Books, judge
 from tests.gateway.installation import Installation, Node
@@ -116,11 +115,9 @@ def test_the_metrics_tell_of_it(service: Service, customer: Customer) -> None:
             time.sleep(0.05)
 
     wait_for(1)
-    with closing(sqlite3.connect(service.settings.data_dir / "ownkey.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")  # locks the service out
+    with locked(service.settings.data_dir / "ownkey.db"):
         assert probe_status(service, customer) == 503
         wait_for(0)
-        other.execute("ROLLBACK")
     wait_for(1)
     assert probe_status(service, customer) == 200
     customer.settled(1)

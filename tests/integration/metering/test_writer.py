@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, closing, contextmanager
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, text
@@ -17,17 +16,10 @@ from ownkey.errors import Unavailable
 from ownkey.metering.postgres_store import FACTS_LOCK, PostgresStore
 from ownkey.metering.reservations import Admission
 from ownkey.metering.store import Foretold, StoreFailed
+from tests.fixtures.databases import locked
 from tests.integration.metering.desk import open_desk
 
 pytestmark = pytest.mark.anyio
-
-
-@contextmanager
-def locked(url: URL) -> Iterator[Callable[[], None]]:
-    """The file is another program's until the block ends or what it is given has been called."""
-    with closing(sqlite3.connect(str(url.database), isolation_level=None, check_same_thread=False)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield other.rollback
 
 
 @pytest.mark.postgres
@@ -114,7 +106,7 @@ async def test_a_machine_that_stands_still_is_no_database_that_hangs(sqlite_url:
     database = Database(sqlite_url)
     async with open_desk(database) as desk:
         await desk.admitted()
-        with locked(sqlite_url) as free:
+        with locked(Path(str(sqlite_url.database))) as free:
             asked = asyncio.create_task(desk.ask())
             await asyncio.sleep(0.1)
             threading.Timer(0.5, free).start()
@@ -128,7 +120,7 @@ async def test_who_waited_for_a_batch_hears_what_is_away(sqlite_url: URL) -> Non
     database = Database(sqlite_url)
     async with open_desk(database) as desk:
         await desk.admitted()
-        with locked(sqlite_url):
+        with locked(Path(str(sqlite_url.database))):
             waited, came_late = await desk.ask(), await desk.ask()
         assert isinstance(waited, Unavailable)
         assert str(waited) == str(came_late) == "The database is not available. Try again shortly."
